@@ -1,0 +1,44 @@
+# Two commands on a fresh machine with Python >= 3.11: `make demo` and `make test`.
+# Each makes the environment first, once. PYTHON=... picks the interpreter, VENV=... the place.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROMPT ?= A photo of one red square on the left and two blue stars on the right
+
+.PHONY: demo test check lint types bench clean help
+
+help:
+	@echo "make demo    set up, then correct one prompt (PROMPT='...' for your own)"
+	@echo "make test    set up, then run the tests"
+	@echo "make check   lint, types and tests, as CI does"
+	@echo "make bench   the shapes benchmark: base, NPC, re-seeding"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "npc-local needs Python 3.11 or newer: make ... PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/npc-local run "$(PROMPT)"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: $(READY)
+	$(BIN)/npc-local bench shapes
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
