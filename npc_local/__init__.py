@@ -1,0 +1,61 @@
+"""npc-local: a prompt goes in, an image that matches it comes out, all on this machine.
+
+Public names only, each imported when it is first used: `import npc_local` itself stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from npc_local.errors import (
+    BackendError,
+    ConfigError,
+    GeneratorError,
+    ModelFilesError,
+    NpcError,
+    PromptError,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from npc_local.api import acorrect, correct
+    from npc_local.config import load_config
+    from npc_local.records import Correction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "ConfigError",
+    "Correction",
+    "GeneratorError",
+    "ModelFilesError",
+    "NpcError",
+    "PromptError",
+    "StorageError",
+    "acorrect",
+    "correct",
+    "load_config",
+]
+
+_HOMES = {
+    "Correction": "npc_local.records",
+    "acorrect": "npc_local.api",
+    "correct": "npc_local.api",
+    "load_config": "npc_local.config",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, those not imported yet included."""
+    return sorted([*globals(), *_HOMES])

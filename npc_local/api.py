@@ -1,0 +1,105 @@
+"""The Python interface: one prompt in, one `Correction` out.
+
+Many prompts, resuming and files are left to the engine behind the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from npc_local.cast import open_cast
+from npc_local.config import Config, load_config
+from npc_local.diffusion.base import Generator
+from npc_local.errors import ConfigError
+from npc_local.loop import Watch, ignore
+from npc_local.loop import correct as run_loop
+from npc_local.prompts import check_prompt
+from npc_local.records import Correction
+from npc_local.salience.base import Scorer
+
+
+async def acorrect(
+    prompt: str,
+    *,
+    profile: str | None = None,
+    config: Config | Path | str | None = None,
+    seed: int = 0,
+    candidates: int | None = None,
+    generator: Generator | None = None,
+    scorer: Scorer | None = None,
+    watch: Watch = ignore,
+) -> Correction:
+    """Look for an image that matches `prompt`.
+
+    The models are loaded anew on each call; pass a `generator` and a `scorer` to keep yours.
+
+    Args:
+        prompt: what the image should show.
+        profile: a profile of models.toml; None takes the default one.
+        config: a loaded configuration or the path of a models.toml; None finds one.
+        seed: fixes the noise of every image made.
+        candidates: negative prompts to try at most; None takes the profile's number.
+        generator: makes the images in place of the profile's generator.
+        scorer: ranks the negative prompts in place of the profile's encoder.
+        watch: is told when each step begins and ends (`npc_local.loop.Begin`, `Step`).
+
+    Returns:
+        The whole record. A failure on the way is in it (status "error"), with what came before.
+
+    Raises:
+        PromptError: the prompt is empty, too long, or has control characters.
+        ConfigError: a setting is not allowed.
+        BackendError: a backend cannot serve, found before any work.
+        ModelFilesError: a model directory is missing, incomplete or damaged.
+    """
+    prompt = check_prompt(prompt)
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed: found {seed}; must be from 0 to 2**63 - 1")
+    if candidates is not None and candidates < 1:
+        raise ConfigError(f"candidates: found {candidates}; must be at least 1")
+    if not isinstance(config, Config):
+        config = load_config(None if config is None else Path(config))
+    chosen = config.profile(profile)
+    async with open_cast(chosen, generator=generator, scorer=scorer) as cast:
+        count = chosen.candidates if candidates is None else candidates
+        return await run_loop(prompt, cast, seed=seed, candidates=count, watch=watch)
+
+
+def correct(
+    prompt: str,
+    *,
+    profile: str | None = None,
+    config: Config | Path | str | None = None,
+    seed: int = 0,
+    candidates: int | None = None,
+    generator: Generator | None = None,
+    scorer: Scorer | None = None,
+    watch: Watch = ignore,
+) -> Correction:
+    """Do as `acorrect` does, from code that is not asynchronous.
+
+    Raises:
+        RuntimeError: called inside a running event loop, as in a notebook: await `acorrect` there.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError(
+            "npc_local.correct() cannot run inside an event loop; "
+            "use `await npc_local.acorrect(...)` with the same arguments"
+        )
+    return asyncio.run(
+        acorrect(
+            prompt,
+            profile=profile,
+            config=config,
+            seed=seed,
+            candidates=candidates,
+            generator=generator,
+            scorer=scorer,
+            watch=watch,
+        )
+    )

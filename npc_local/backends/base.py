@@ -1,0 +1,62 @@
+"""The one door through which agent roles are served: request in, validated JSON out.
+
+A backend knows nothing of the loop; `roles` builds the requests and turns replies into records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from PIL.Image import Image
+
+Role = Literal["verify", "caption", "propose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to an agent.
+
+    `fields` are the values behind `user`, so that a deterministic backend need not parse prose.
+    `schema` is the JSON schema that the reply's data must satisfy.
+    """
+
+    role: Role
+    fields: Mapping[str, Any]
+    system: str
+    user: str
+    schema: Mapping[str, Any]
+    images: tuple[Image, ...] = ()
+    sampling: Mapping[str, float | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer: parsed data, the raw text it came from, token counts where there are any."""
+
+    data: Mapping[str, Any]
+    raw: str
+    usage: Mapping[str, int] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Serves agent roles."""
+
+    name: str
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one request, or raise `BackendError` (`PromptError` if the prompt is at fault)."""
+        ...
+
+    async def check(self) -> None:
+        """Raise `BackendError` unless the backend can serve now. Called before any work."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a string that changes whenever the answers may change."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release whatever the backend holds."""
+        ...

@@ -1,0 +1,347 @@
+"""models.toml, validated: which models serve which role, with which settings.
+
+Everything a user can get wrong in the file or on `--set` ends here as one `ConfigError` that
+names the place, what was found and what is allowed. Whether a model directory is complete is
+left to whoever opens it (`diffusion`, `salience`, `backends`); nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from npc_local.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+_BUILTIN = {"shapes": _PACKAGE / "shapes" / "weights"}
+_DEVICES = "auto, cpu, mps, cuda or cuda:N"
+
+
+def _local_path(value: object, info: ValidationInfo) -> Path:
+    """Turn a path of the file into a local one: `builtin:NAME`, absolute, or beside the file."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a path, written as a string")
+    prefix, colon, name = value.partition("builtin:")
+    if colon and not prefix:
+        if name not in _BUILTIN:
+            raise ValueError(f"must be one of {_listed('builtin:' + known for known in _BUILTIN)}")
+        return _BUILTIN[name]
+    if "://" in value:
+        raise ValueError("must be a local path, not an address")
+    beside = Path() if info.context is None else info.context
+    return Path(beside, Path(value).expanduser())
+
+
+def _device(value: object) -> object:
+    """Accept what torch calls a device, plus `auto`."""
+    if isinstance(value, str):
+        kind, colon, number = value.partition(":")
+        plain = value in {"auto", "cpu", "mps", "cuda"}
+        if not plain and not (kind == "cuda" and colon and number.isdecimal()):
+            raise ValueError(f"must be {_DEVICES}")
+    return value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_local_path)]
+Device = Annotated[str, BeforeValidator(_device)]
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class _Section(BaseModel):
+    """What all tables share: no unknown key, no silent conversion, no NaN, no change later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class GeneratorSettings(_Section):
+    """`[generators.NAME]`: a diffusers model directory and how to sample from it.
+
+    `true_cfg_scale` is the scale that the negative prompt acts with, during the first
+    `negative_steps` denoising steps; `after` says what guides the later ones: nothing ("off",
+    one forward a step) or the null prompt ("null"). Sizes are in pixels.
+    """
+
+    kind: Literal["diffusers"] = "diffusers"
+    path: LocalPath
+    steps: int = Field(ge=1)
+    guidance_scale: float = Field(ge=0)
+    true_cfg_scale: float = Field(gt=1)
+    negative_steps: int = Field(default=3, ge=0)
+    after: Literal["off", "null"] = "off"
+    height: int = Field(ge=16)
+    width: int = Field(ge=16)
+    max_sequence_length: int = Field(default=512, ge=1)
+    dtype: DType = "float32"
+    device: Device = "auto"
+    threads: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _negative_fits(self) -> GeneratorSettings:
+        if self.negative_steps > self.steps:
+            raise ValueError(
+                f"negative_steps = {self.negative_steps} must be at most steps = {self.steps}"
+            )
+        return self
+
+
+class ShapesBackendSettings(_Section):
+    """`[backends.NAME]` with kind = "shapes": the deterministic agents of the embedded world."""
+
+    kind: Literal["shapes"] = "shapes"
+
+
+class ScriptedBackendSettings(_Section):
+    """`[backends.NAME]` with kind = "scripted": replies replayed from a JSON file."""
+
+    kind: Literal["scripted"] = "scripted"
+    replies: LocalPath
+
+
+BackendSettings = ShapesBackendSettings | ScriptedBackendSettings
+
+
+class EncoderSettings(_Section):
+    """`[encoders.NAME]`: the text encoder whose space ranks the negatives, and the formula."""
+
+    kind: Literal["t5"] = "t5"
+    path: LocalPath
+    text_encoder: str = Field(default="text_encoder_2", min_length=1)
+    tokenizer: str = Field(default="tokenizer_2", min_length=1)
+    formula: Literal["paper"] = "paper"
+    dtype: DType = "float32"
+    device: Device = "auto"
+
+
+class ProfileSettings(_Section):
+    """`[profiles.NAME]`: the cast of one run, each value the name of an entry."""
+
+    generator: str
+    verifier: str
+    captioner: str
+    proposer: str
+    encoder: str
+    candidates: int = Field(default=5, ge=1)
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedProfile:
+    """One profile with the entries themselves.
+
+    `verifier`, `captioner` and `proposer` are keys of `backends`, which holds each backend once.
+    """
+
+    name: str
+    candidates: int
+    description: str
+    generator: GeneratorSettings
+    encoder: EncoderSettings
+    verifier: str
+    captioner: str
+    proposer: str
+    backends: Mapping[str, BackendSettings]
+
+
+class Config(_Section):
+    """The whole of models.toml."""
+
+    default_profile: str
+    profiles: dict[str, ProfileSettings]
+    generators: dict[str, GeneratorSettings] = {}
+    backends: dict[str, Annotated[BackendSettings, Field(discriminator="kind")]] = {}
+    encoders: dict[str, EncoderSettings] = {}
+
+    _source: str = PrivateAttr(default="models.toml")
+
+    def profile(self, name: str | None = None) -> ResolvedProfile:
+        """Return the named profile (None: the default one) with its entries looked up.
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        name = self.default_profile if name is None else name
+        if name not in self.profiles:
+            raise ConfigError(f"{self._source}: {_no_such('profile', name, self.profiles)}")
+        chosen = self.profiles[name]
+        agents = (chosen.verifier, chosen.captioner, chosen.proposer)
+        return ResolvedProfile(
+            name=name,
+            candidates=chosen.candidates,
+            description=chosen.description,
+            generator=self.generators[chosen.generator],
+            encoder=self.encoders[chosen.encoder],
+            verifier=chosen.verifier,
+            captioner=chosen.captioner,
+            proposer=chosen.proposer,
+            backends={agent: self.backends[agent] for agent in agents},
+        )
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read and validate models.toml.
+
+    Args:
+        path: the file; None takes ./models.toml if there is one, else the shipped file.
+        overrides: `KEY=VALUE` each, KEY dotted (`generators.shapes.steps`), VALUE in TOML or,
+            where it is not TOML, a bare string. Relative paths are taken from the file's directory.
+
+    Raises:
+        ConfigError: the file cannot be read, or anything in it or in `overrides` is not allowed.
+    """
+    if path is None:
+        path = Path("models.toml") if Path("models.toml").is_file() else _shipped()
+    document = _read(path)
+    overridden = {_override(document, assignment) for assignment in overrides}
+    try:
+        config = Config.model_validate(document, context=path.resolve().parent)
+    except ValidationError as error:
+        faults = [_fault(detail) for detail in error.errors(include_url=False)]
+    else:
+        config._source = str(path)
+        faults = _unresolved(config)
+    if faults:
+        raise ConfigError(
+            "\n".join(f"{_origin(path, key, overridden)}: {message}" for key, message in faults)
+        )
+    return config
+
+
+def _shipped() -> Path:
+    """Return the models.toml that comes along: inside a wheel, or at the root of a checkout."""
+    inside = _PACKAGE / "models.toml"
+    return inside if inside.is_file() else _PACKAGE.parent / "models.toml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Parse the file, or raise a ConfigError that says why it cannot be."""
+    try:
+        # "-sig": some editors start a UTF-8 file with a byte order mark.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a directory, not a file; name the models.toml in it") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _override(document: dict[str, Any], assignment: str) -> str:
+    """Put one `KEY=VALUE` into the parsed document and return KEY."""
+    key, equals, text = assignment.partition("=")
+    *parents, last = key.strip().split(".")
+    if not equals or not last:
+        raise ConfigError(f"--set {assignment}: expected KEY=VALUE with a dotted KEY")
+    table = document
+    for parent in parents:
+        if not isinstance(table.get(parent), dict):
+            known = [name for name, value in table.items() if isinstance(value, dict)]
+            raise ConfigError(f"--set {assignment}: {_no_such('table', parent, known)}")
+        table = table[parent]
+    table[last] = _toml_value(text.strip())
+    return key.strip()
+
+
+def _toml_value(text: str) -> Any:
+    """Read `text` as one TOML value; what is not one is a bare string."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _origin(path: Path, key: str, overridden: Iterable[str]) -> str:
+    """Name what the user wrote that made `key` wrong: an override, or the file."""
+    for override in sorted(overridden):
+        if f"{key}.".startswith(f"{override}.") or override.startswith(f"{key}."):
+            return f"--set {override}"
+    return f"{path}: {key}"
+
+
+def _unresolved(config: Config) -> list[tuple[str, str]]:
+    """Return (key, message) for every name that points at no entry."""
+    references = [("default_profile", "profile", config.default_profile, list(config.profiles))]
+    for name, profile in config.profiles.items():
+        for key, kind, known in (
+            ("generator", "generator", list(config.generators)),
+            ("verifier", "backend", list(config.backends)),
+            ("captioner", "backend", list(config.backends)),
+            ("proposer", "backend", list(config.backends)),
+            ("encoder", "encoder", list(config.encoders)),
+        ):
+            references.append((f"profiles.{name}.{key}", kind, getattr(profile, key), known))
+    return [
+        (key, _no_such(kind, found, known))
+        for key, kind, found, known in references
+        if found not in known
+    ]
+
+
+_TABLES: dict[str, type[_Section]] = {
+    "profiles": ProfileSettings,
+    "generators": GeneratorSettings,
+    "encoders": EncoderSettings,
+    "shapes": ShapesBackendSettings,
+    "scripted": ScriptedBackendSettings,
+}
+
+
+def _fault(detail: ErrorDetails) -> tuple[str, str]:
+    """Translate one pydantic error into (dotted key, message)."""
+    where = [str(part) for part in detail["loc"]]
+    table: type[_Section] = Config
+    if len(where) > 2:
+        # Inside a backend, pydantic puts the value of `kind` between its name and the key.
+        table = _TABLES[where.pop(2) if where[0] == "backends" else where[0]]
+    key, kind = ".".join(where), detail["type"]
+    if kind == "extra_forbidden":
+        return key, _no_such("key", where[-1], table.model_fields)
+    if kind == "missing":
+        return key, "missing, and required"
+    if kind == "union_tag_not_found":
+        return f"{key}.kind", "missing, and required"
+    if kind == "union_tag_invalid":
+        context = detail["ctx"]
+        return f"{key}.kind", f"found {context['tag']!r}; must be one of {context['expected_tags']}"
+    if kind == "value_error" and len(where) == 2:
+        # Raised by a validator over a whole table: it names the keys and values itself.
+        return key, str(detail["ctx"]["error"])
+    if kind in {"dict_type", "model_type", "model_attributes_type"}:
+        return key, f"found {reprlib.repr(detail['input'])}; must be a table"
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return key, f"found {reprlib.repr(detail['input'])}; {message}"
+
+
+def _no_such(kind: str, found: str, known: Iterable[str]) -> str:
+    """Say that a name is unknown, which one it may have meant, and which there are."""
+    known = list(known)
+    near = difflib.get_close_matches(found, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {kind} {found!r}{hint} known: {_listed(known) or 'none'}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,328 @@
+"""Every way through the paper's algorithm, with scripted agents and images made in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+
+import pytest
+
+from npc_local.backends.scripted import ScriptedBackend
+from npc_local.errors import BackendError, GeneratorError
+from npc_local.loop import Begin, Cast, Step, correct
+from npc_local.records import Caption, Correction
+from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
+
+PROMPT = "two red circles"
+
+
+class Stage:
+    """A cast with its script, the events of the run, and the run itself."""
+
+    def __init__(self, verdicts, *, caption=CAPTION, proposed=None, generator=None, scorer=None):
+        script = {
+            "verify": verdicts,
+            "caption": [caption],
+            "propose": [proposal("sand", "sky", "sea") if proposed is None else proposed],
+        }
+        self.backend = ScriptedBackend("agents", script)
+        self.generator = generator or FakeGenerator()
+        self.scorer = scorer or FakeScorer()
+        self.events: list[Begin | Step] = []
+
+    @property
+    def cast(self):
+        return Cast(self.generator, self.backend, self.backend, self.backend, self.scorer)
+
+    def run(self, **options) -> Correction:
+        return asyncio.run(correct(PROMPT, self.cast, seed=7, watch=self.events.append, **options))
+
+    @property
+    def roles(self):
+        return [request.role for request in self.backend.requests]
+
+    @property
+    def negatives(self):
+        return [shot.negative for shot in self.generator.shots]
+
+    def steps(self):
+        return [(event.name, event.index) for event in self.events if isinstance(event, Step)]
+
+
+def tried(correction):
+    return [attempt.candidate.negative.text for attempt in correction.attempts]
+
+
+def test_an_image_right_at_once_ends_it():
+    stage = Stage([RIGHT])
+    correction = stage.run()
+    assert correction.status == "already-correct"
+    assert correction.answer is correction.original
+    assert correction.original.candidate is None
+    assert (correction.attempts, correction.candidates, correction.caption) == ((), (), None)
+    assert stage.roles == ["verify"]
+    assert stage.negatives == [None]
+    assert stage.scorer.asked == []
+
+
+def test_corrected_at_the_first_try():
+    stage = Stage([verdict(), RIGHT])
+    correction = stage.run()
+    assert correction.status == "corrected"
+    assert correction.answer is correction.attempts[0]
+    assert tried(correction) == ["sand"]
+    assert correction.caption == Caption(CAPTION["caption"])
+    assert len(correction.candidates) == 3
+    assert (correction.error, correction.exit_code) == (None, None)
+    assert correction.forwards == 20
+    assert stage.roles == ["verify", "caption", "propose", "verify"]
+
+
+def test_corrected_at_the_second_try():
+    stage = Stage([verdict(score=0.2), verdict(score=0.9), RIGHT])
+    correction = stage.run()
+    assert correction.status == "corrected"
+    assert tried(correction) == ["sand", "sky"]
+    assert correction.answer is correction.attempts[1]
+    assert stage.negatives == [None, "sand", "sky"]
+
+
+def test_the_first_correct_image_wins_whatever_the_scores():
+    stage = Stage([verdict(score=1.0), verdict(correct=True, score=0.1)])
+    correction = stage.run()
+    assert correction.status == "corrected"
+    assert correction.answer is correction.attempts[0]
+
+
+def test_best_effort_is_the_best_scored_image():
+    stage = Stage([verdict(score=score) for score in (0.2, 0.3, 0.8, 0.4)])
+    correction = stage.run()
+    assert correction.status == "best-effort"
+    assert correction.answer is correction.attempts[1]
+    assert len(correction.attempts) == 3
+
+
+def test_the_original_can_be_the_best():
+    stage = Stage([verdict(score=score) for score in (0.9, 0.3, 0.8, 0.4)])
+    correction = stage.run()
+    assert correction.answer is correction.original
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.5, 0.5, 0.5, 0.5), 0), ((0.1, 0.5, 0.2, 0.5), 1)])
+def test_ties_keep_the_earliest(scores, best):
+    correction = Stage([verdict(score=score) for score in scores]).run()
+    assert correction.answer is (correction.original, *correction.attempts)[best]
+
+
+def test_no_candidates_left_keeps_the_original():
+    stage = Stage([verdict()], proposed=proposal("red circle", "no sand"))
+    correction = stage.run()
+    assert correction.status == "best-effort"
+    assert correction.answer is correction.original
+    assert correction.candidates == ()
+    assert stage.scorer.asked == []
+
+
+def test_tried_in_rank_order():
+    stage = Stage([verdict()] * 4, scorer=FakeScorer(sand=-0.5, sky=0.1, sea=0.9))
+    correction = stage.run()
+    assert tried(correction) == ["sea", "sky", "sand"]
+    assert [candidate.score for candidate in correction.candidates] == [0.9, 0.1, -0.5]
+    assert stage.scorer.asked == [(PROMPT, ["sand", "sky", "sea"])]
+
+
+def test_equal_salience_keeps_the_proposers_order():
+    stage = Stage([verdict()] * 4, scorer=FakeScorer(sand=0.1, sky=0.2, sea=0.1))
+    assert tried(stage.run()) == ["sky", "sand", "sea"]
+
+
+def test_same_prompt_and_seed_everywhere():
+    stage = Stage([verdict()] * 4)
+    stage.run()
+    assert {(shot.prompt, shot.seed) for shot in stage.generator.shots} == {(PROMPT, 7)}
+    assert len(stage.generator.shots) == 4
+
+
+def test_at_most_as_many_tries_as_asked():
+    stage = Stage([verdict()] * 4)
+    correction = stage.run(candidates=2)
+    assert tried(correction) == ["sand", "sky"]
+    assert stage.backend.requests[2].fields["count"] == 2
+
+
+def test_the_reason_and_the_caption_reach_the_proposer():
+    stage = Stage([verdict(reason="a third circle, half hidden"), RIGHT])
+    stage.run()
+    (request,) = [request for request in stage.backend.requests if request.role == "propose"]
+    assert request.fields["reason"] == "a third circle, half hidden"
+    assert "a third circle, half hidden" in request.user
+    assert request.fields["caption"] == CAPTION["caption"]
+
+
+def test_each_verdict_is_on_its_own_image_and_the_caption_on_the_original():
+    stage = Stage([verdict()] * 4)
+    stage.run()
+    shown = [
+        (request.role, request.images[0].getpixel((0, 0))[0])
+        for request in stage.backend.requests
+        if request.images
+    ]
+    assert shown == [("verify", 0), ("caption", 0), ("verify", 1), ("verify", 2), ("verify", 3)]
+
+
+def test_an_unjudged_original_is_kept_by_the_watcher():
+    stage = Stage([FAILURE])
+    correction = stage.run()
+    assert correction.status == "error"
+    assert correction.error == "backend agents: verify: server on fire"
+    assert correction.exit_code == BackendError.exit_code
+    assert correction.original is None
+    assert correction.answer is None
+    (made,) = [event for event in stage.events if isinstance(event, Step)]
+    assert (made.name, made.index, made.value.forwards) == ("generate", 0, 10)
+
+
+def test_a_failed_verdict_keeps_what_was_judged_before():
+    stage = Stage([verdict(score=0.2), verdict(score=0.3), FAILURE])
+    correction = stage.run()
+    assert correction.status == "error"
+    assert correction.original.verdict.score == 0.2
+    assert tried(correction) == ["sand"]
+    assert len(correction.candidates) == 3
+    assert correction.answer is None
+    assert stage.steps()[-1] == ("generate", 2)
+    assert stage.roles.count("verify") == 3
+
+
+def test_a_failed_caption_keeps_the_original():
+    correction = Stage([verdict()], caption=FAILURE).run()
+    assert (correction.status, correction.error) == (
+        "error",
+        "backend agents: caption: server on fire",
+    )
+    assert correction.original is not None
+    assert correction.caption is None
+
+
+def test_a_failed_proposal_keeps_the_caption():
+    correction = Stage([verdict()], proposed=FAILURE).run()
+    assert correction.error == "backend agents: propose: server on fire"
+    assert correction.caption is not None
+    assert correction.candidates == ()
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_score_that_is_no_number_is_an_error(score):
+    stage = Stage([verdict()], scorer=FakeScorer(sky=score))
+    correction = stage.run()
+    assert correction.error == "salience score of 'sky' is not a number"
+    assert stage.negatives == [None]
+
+
+def test_a_generator_failing_at_once_leaves_nothing():
+    stage = Stage([RIGHT], generator=FakeGenerator(fail_at=0))
+    correction = stage.run()
+    assert (correction.status, correction.error) == ("error", "out of memory")
+    assert correction.exit_code == GeneratorError.exit_code
+    assert correction.original is None
+    assert stage.events == [Begin("generate", 0)]
+
+
+def test_a_generator_failing_later_keeps_the_attempts():
+    correction = Stage([verdict()] * 4, generator=FakeGenerator(fail_at=2)).run()
+    assert correction.error == "out of memory"
+    assert tried(correction) == ["sand"]
+
+
+def test_a_bug_is_not_an_error_record():
+    class Broken(FakeScorer):
+        def score(self, prompt, negatives):
+            return []
+
+    with pytest.raises(ValueError, match="zip"):
+        Stage([verdict()], scorer=Broken()).run()
+
+
+def test_the_watcher_sees_each_step_begin_and_end():
+    stage = Stage([verdict(), RIGHT])
+    correction = stage.run()
+    order = [
+        ("generate", 0),
+        ("verify", 0),
+        ("caption", 0),
+        ("propose", 0),
+        ("rank", 0),
+        ("generate", 1),
+        ("verify", 1),
+    ]
+    assert [(event.name, event.index) for event in stage.events[::2]] == order
+    assert all(isinstance(event, Begin) for event in stage.events[::2])
+    assert stage.steps() == order
+    values = [event.value for event in stage.events if isinstance(event, Step)]
+    original, attempt = correction.original, correction.answer
+    assert values == [
+        original.render,
+        original.verdict,
+        correction.caption,
+        tuple(candidate.negative for candidate in correction.candidates),
+        correction.candidates,
+        attempt.render,
+        attempt.verdict,
+    ]
+
+
+def test_cancelling_during_an_agents_turn_propagates():
+    class Stuck(ScriptedBackend):
+        async def complete(self, request):
+            entered.set()
+            await asyncio.Event().wait()
+
+    async def scenario():
+        work = asyncio.create_task(correct(PROMPT, cast, seed=7))
+        await entered.wait()
+        work.cancel()
+        await work
+
+    entered = asyncio.Event()
+    stuck = Stuck("stuck", {})
+    cast = Cast(FakeGenerator(), stuck, stuck, stuck, FakeScorer())
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(scenario())
+
+
+def test_cancelling_does_not_wait_for_the_generator():
+    class Slow(FakeGenerator):
+        def generate(self, shots):
+            entered.set()
+            assert release.wait(timeout=30)
+            return super().generate(shots)
+
+    async def scenario():
+        work = asyncio.create_task(correct(PROMPT, stage.cast, seed=7))
+        await asyncio.to_thread(entered.wait, 30)
+        work.cancel()
+        try:
+            # The generator is still held, so this returns only if cancelling does not need it.
+            await work
+        finally:
+            cancelled_first = not release.is_set()
+            release.set()
+            assert cancelled_first
+
+    entered, release = threading.Event(), threading.Event()
+    stage = Stage([RIGHT], generator=Slow())
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(scenario())
+    assert stage.roles == []
+
+
+def test_a_keyboard_interrupt_propagates():
+    class Interrupted(ScriptedBackend):
+        async def complete(self, request):
+            raise KeyboardInterrupt
+
+    agent = Interrupted("agent", {})
+    cast = Cast(FakeGenerator(), agent, agent, agent, FakeScorer())
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(correct(PROMPT, cast, seed=7))
