@@ -1,0 +1,29 @@
+"""One tiny pipeline directory a session, one freshly loaded pipeline a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npc_local.diffusion.gate import Pipeline
+from npc_local.offline import go_offline
+from tests.tiny_flux import build_tiny_flux
+
+go_offline()
+
+
+@pytest.fixture(scope="session")
+def flux_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_flux(tmp_path_factory.mktemp("models") / "tiny-flux")
+
+
+@pytest.fixture
+def pipe(flux_directory: Path) -> Pipeline:
+    import diffusers
+
+    family: Any = diffusers.FluxPipeline
+    loaded = family.from_pretrained(flux_directory, local_files_only=True)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
