@@ -1,0 +1,157 @@
+"""Scenes of the shapes world as data: what there is, where, how big, on what background.
+
+Things stand near the crossings of a 3 x 3 grid, so that a model that was trained for an hour on
+two cores can learn to count and to place. Drawing is `draw`, reading back is `detect`, wording is
+`wording`.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import combinations
+
+CANVAS = 64  # pixels a side
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 40, 40),
+    "yellow": (250, 200, 0),
+    "green": (30, 150, 60),
+    "blue": (40, 90, 225),
+    "purple": (150, 50, 190),
+    "black": (25, 25, 30),
+}
+# Background colour and the shade that its stripes or dots are drawn in.
+BACKGROUNDS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
+    "white": ((250, 250, 250), (212, 212, 216)),
+    "grey": ((178, 178, 182), (138, 138, 144)),
+    "pink": ((255, 205, 215), (240, 160, 178)),
+    "mint": ((195, 240, 215), (145, 208, 176)),
+}
+PATTERNS = ("plain", "striped", "dotted")
+# Size words and the range of radii (half the larger side of the bounding box, in pixels).
+SIZES: dict[str, tuple[float, float]] = {
+    "small": (5.4, 5.9),
+    "medium": (7.5, 8.1),
+    "large": (9.8, 10.4),
+}
+SIZE_LIMITS = (6.7, 9.05)  # radii that part small from medium and medium from large
+
+_GRID = (11.0, 32.0, 53.0)
+_JITTER = 2.0
+_GAP = 2.0  # least distance between bounding boxes, so that things never merge
+_MARGIN = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One coloured shape; centre `x`, `y` and `radius` in pixels of the 64 x 64 canvas."""
+
+    shape: str
+    color: str
+    x: float
+    y: float
+    radius: float
+
+    @property
+    def size(self) -> str:
+        """The size word for the radius."""
+        low, high = SIZE_LIMITS
+        return "small" if self.radius < low else "medium" if self.radius < high else "large"
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What nobody asked for: background colour and pattern."""
+
+    color: str = "white"
+    pattern: str = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Things on a background, in no particular order."""
+
+    things: tuple[Thing, ...]
+    background: Background
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """`count` things that a prompt names together; None leaves an attribute open.
+
+    The fields are those of a GenEval++ record's `include` entry.
+    """
+
+    shape: str
+    count: int
+    color: str | None = None
+    region: str | None = None  # left, right, above, below
+    size: str | None = None  # larger, smaller
+
+
+def cells(region: str | None) -> list[tuple[int, int]]:
+    """Grid cells (column, row) that belong to a region; every cell for None."""
+    every = [(column, row) for column in range(3) for row in range(3)]
+    inside = {
+        None: lambda c, r: True,
+        "left": lambda c, r: c == 0,
+        "right": lambda c, r: c == 2,
+        "above": lambda c, r: r == 0,
+        "below": lambda c, r: r == 2,
+    }[region]
+    return [cell for cell in every if inside(*cell)]
+
+
+def sample_background(rng: random.Random) -> Background:
+    """Mostly plain and light: texture costs a small model more than it is worth."""
+    pattern = rng.choices(PATTERNS, weights=(6, 1, 1))[0]
+    return Background(rng.choice(tuple(BACKGROUNDS)), pattern)
+
+
+def sample_scene(groups: tuple[Group, ...], rng: random.Random) -> Scene:
+    """Draw lots for a scene that shows exactly `groups`; open attributes fall at random.
+
+    Raises:
+        ValueError: the groups do not fit the grid (more than nine things, or three to a region).
+    """
+    for _ in range(200):
+        things = _place(groups, rng)
+        if things is not None:
+            return Scene(things, sample_background(rng))
+    raise ValueError(f"no room for {groups}")
+
+
+def _place(groups: tuple[Group, ...], rng: random.Random) -> tuple[Thing, ...] | None:
+    free = set(cells(None))
+    things: list[Thing] = []
+    # An open colour is usually one colour for the whole group, as in pictures people draw.
+    for group in groups:
+        shared = rng.choice(tuple(COLORS)) if rng.random() < 0.7 else None
+        room = [cell for cell in cells(group.region) if cell in free]
+        if len(room) < group.count:
+            return None
+        for column, row in rng.sample(room, group.count):
+            free.discard((column, row))
+            color = group.color or shared or rng.choice(tuple(COLORS))
+            size = {"larger": "large", "smaller": "small", None: "medium"}[group.size]
+            thing = _thing(group.shape, color, column, row, size, rng)
+            things.append(thing)
+    if any(_touch(a, b) for a, b in combinations(things, 2)):
+        return None
+    return tuple(things)
+
+
+def _thing(
+    shape: str, color: str, column: int, row: int, size: str, rng: random.Random
+) -> Thing:
+    radius = rng.uniform(*SIZES[size])
+    low, high = radius + _MARGIN, CANVAS - radius - _MARGIN
+    x = min(max(_GRID[column] + rng.uniform(-_JITTER, _JITTER), low), high)
+    y = min(max(_GRID[row] + rng.uniform(-_JITTER, _JITTER), low), high)
+    return Thing(shape, color, x, y, radius)
+
+
+def _touch(a: Thing, b: Thing) -> bool:
+    reach = a.radius + b.radius + _GAP
+    return abs(a.x - b.x) < reach and abs(a.y - b.y) < reach

@@ -1,0 +1,85 @@
+"""Tokenizer files in the formats of T5 (Unigram) and CLIP (byte-level BPE), from our captions."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import string
+from collections import Counter
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTokenizer, T5Tokenizer
+
+from npc_local.shapes.scene import sample_scene
+from npc_local.shapes.train.data import sample_caption, sample_groups
+from npc_local.shapes.wording import NUMBERS
+
+T5_LENGTH = 26  # tokens; the longest training caption takes 25
+CLIP_LENGTH = 32
+
+
+def sentences(number: int, seed: int) -> list[str]:
+    """Captions and digits: what the vocabularies are learned from."""
+    rng = random.Random(seed)
+    lines = [*map(str, range(10)), *NUMBERS]
+    for _ in range(number):
+        groups = sample_groups(rng)
+        lines.append(sample_caption(groups, sample_scene(groups, rng), rng).text)
+    return [line for line in lines if line]
+
+
+def t5_tokenizer(lines: list[str], directory: Path) -> T5Tokenizer:
+    """Save and return a T5 tokenizer whose pieces are our words, with letters to fall back on.
+
+    The Unigram trainer does not keep whole words on so small a corpus, so the pieces and their
+    log-probabilities are counted here.
+    """
+    words = Counter(word for line in lines for word in re.findall(r"\w+", line.lower()))
+    total = sum(words.values())
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    for word, number in sorted(words.items()):
+        # T5 keeps case: each word has a capitalised twin, which `tie_case` gives the same vector.
+        forms = dict.fromkeys((word, word.capitalize()))
+        pieces += [(f"\u2581{form}", math.log(number / total)) for form in forms]
+    # A letter costs more than any word, so that words win.
+    letters = ("\u2581", *string.ascii_letters, *string.digits, ".")
+    pieces += [*((letter, -12.0) for letter in letters), (",", -3.0)]
+    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=T5_LENGTH)
+    tokenizer.save_pretrained(directory)
+    loaded: T5Tokenizer = T5Tokenizer.from_pretrained(directory)
+    return loaded
+
+
+@torch.no_grad()
+def tie_case(tokenizer: T5Tokenizer, embedding: torch.nn.Embedding) -> None:
+    """Give every upper-case piece the vector of its lower-case twin, in place."""
+    vocabulary = tokenizer.get_vocab()
+    for piece, index in vocabulary.items():
+        if piece != piece.lower() and piece.lower() in vocabulary:
+            embedding.weight[index] = embedding.weight[vocabulary[piece.lower()]]
+
+
+def clip_tokenizer(lines: list[str], directory: Path) -> CLIPTokenizer:
+    """Train, save and return a CLIP tokenizer: byte-level BPE with every frequent word whole."""
+    blank = CLIPTokenizer()
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer = blank.backend_tokenizer.normalizer
+    bpe.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        end_of_word_suffix="</w>",
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(lines, trainer)
+    model = json.loads(bpe.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    tokenizer = CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=CLIP_LENGTH)
+    tokenizer.save_pretrained(directory)
+    loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(directory)
+    return loaded
