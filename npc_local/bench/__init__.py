@@ -1,0 +1,1 @@
+"""Benchmarks: many prompts, several arms, and numbers that say how sure they are."""

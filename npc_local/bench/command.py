@@ -1,0 +1,167 @@
+"""`npc-local bench`: runs a benchmark and prints its tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from npc_local.errors import ConfigError
+
+if TYPE_CHECKING:
+    from npc_local.bench.shapes_bench import Item, Results
+    from npc_local.config import ResolvedProfile
+
+_EXAMPLES = """\b
+Examples:
+  npc-local bench shapes
+  npc-local bench shapes --per-tag 40 --seeds 0,1 --out runs/shapes
+  npc-local bench shapes --arms base,npc --negative-steps 6 --split train
+"""
+
+
+@click.group()
+def bench() -> None:
+    """Measure how often images match their prompts, with and without correction."""
+
+
+@bench.command(epilog=_EXAMPLES)
+@click.option(
+    "--per-tag",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Prompts for each of the seven tags.",
+)
+@click.option(
+    "--seeds",
+    metavar="LIST",
+    default="0",
+    show_default=True,
+    help="Benchmark seeds, comma-separated; each prompt runs once a seed.",
+)
+@click.option(
+    "--arms",
+    metavar="LIST",
+    default="base,npc,reseed,npc+reseed",
+    show_default=True,
+    help="What to compare.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Held-out prompts, or the side for tuning.",
+)
+@click.option("--profile", metavar="NAME", help="A profile of models.toml.  [default: its own]")
+@click.option(
+    "--config", metavar="FILE", type=click.Path(path_type=Path), help="The configuration."
+)
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change a key of models.toml for this run; may be repeated.",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Keeps results; the same command goes on there.  [default: npc-local-runs/bench-*]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def shapes(
+    per_tag: int,
+    seeds: str,
+    arms: str,
+    split: str,
+    profile: str | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """ShapesBench: GenEval++'s seven kinds of prompts in the embedded world.
+
+    Each arm may make as many images as the profile has candidates after the base image, and stops
+    at the first correct one. Interrupted, the same command with the same --out goes on.
+    """
+    import asyncio
+
+    from npc_local.bench.arms import ARMS
+    from npc_local.bench.shapes_bench import Results, items
+    from npc_local.bench.tables import markdown, summary
+    from npc_local.config import load_config
+    from npc_local.offline import go_offline
+
+    chosen_arms = _list(arms, "--arms", tuple(ARMS))
+    if chosen_arms[0] != "base":
+        chosen_arms = ["base", *(arm for arm in chosen_arms if arm != "base")]
+    go_offline()
+    chosen = load_config(config, overrides).profile(profile)
+    todo = items(per_tag, _numbers(seeds), test=split == "test")
+    settings = {
+        "per_tag": per_tag,
+        "split": split,
+        "arms": chosen_arms,
+        "seeds": seeds,
+        "candidates": chosen.candidates,
+        "generator": chosen.generator.model_dump(mode="json", exclude={"path"}),
+    }
+    results = Results(out or Path("npc-local-runs") / f"bench-{_digest(settings)}", settings)
+    asyncio.run(_run(todo, chosen, chosen_arms, results))
+    found = summary(results, chosen_arms)
+    table = markdown(found, chosen_arms)
+    (results.path.parent / "summary.md").write_text(table, encoding="utf-8")
+    click.echo(json.dumps(found | {"settings": settings}) if as_json else table)
+    click.echo(f"kept in {results.path.parent}", err=True)
+
+
+async def _run(
+    todo: Sequence[Item], profile: ResolvedProfile, arms: Sequence[str], results: Results
+) -> None:
+    """Run what is missing, with progress and time left on standard error."""
+    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from npc_local.bench.shapes_bench import run_items
+    from npc_local.cast import open_cast
+    from npc_local.display import error_console
+
+    columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=error_console()) as progress:
+        task = progress.add_task("prompts", total=len(todo))
+
+        def done(item: Item) -> None:
+            progress.update(task, advance=1, description=item.record.tag)
+
+        async with open_cast(profile) as cast:
+            await run_items(todo, cast, arms, profile.candidates, results, done)
+
+
+def _list(text: str, option: str, known: Sequence[str]) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ConfigError(f"{option}: found {text!r}; known: {', '.join(known)}")
+    return names
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [-1]
+    if min(numbers) < 0 or max(numbers) > 9_999:
+        raise ConfigError(f"--seeds: found {text!r}; must be numbers from 0 to 9999, like 0,1,2")
+    return numbers
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]

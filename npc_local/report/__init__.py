@@ -1,0 +1,1 @@
+"""What a person reads about a run: pictures and pages made from its records."""

@@ -1,0 +1,261 @@
+"""The output directory: every image on disk as soon as it is made, the record last.
+
+A `RunDir` watches the loop for one prompt. Names are fixed, or made of a number and a hash; a
+prompt never becomes part of a path. What the sheet looks like is left to `report`, what the
+terminal shows to `display`, and resuming to whoever keeps a journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+from pydantic import TypeAdapter
+
+from npc_local import __version__
+from npc_local.config import ResolvedProfile
+from npc_local.errors import StorageError
+from npc_local.loop import Begin, Step
+from npc_local.records import Attempt, Candidate, Caption, Correction, Render, Verdict
+from npc_local.report.sheet import sheet
+
+ANSWER = "image.png"
+SHEET = "sheet.png"
+RECORD = "correction.json"
+
+
+@contextmanager
+def output_directory(wanted: Path | None) -> Iterator[Path]:
+    """Give a directory that is empty and can be written to, as an absolute path.
+
+    None makes a fresh one under ./npc-local-runs. One that was made here is removed again at the
+    end if nothing came to be in it.
+
+    Raises:
+        StorageError: it holds something, is a file or a symbolic link, or cannot be written to.
+    """
+    if wanted is None:
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        wanted = Path("npc-local-runs", name)
+    path = wanted.absolute()
+    try:
+        if path.is_symlink():
+            raise StorageError(f"{path}: a symbolic link; name the directory that it points to")
+        made = not path.exists()
+        if not made and not path.is_dir():
+            raise StorageError(f"{path}: a file; name a directory")
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise StorageError(f"{path}: not empty; name a new directory, or empty this one")
+        with tempfile.TemporaryFile(dir=path):
+            pass  # only a write tells whether one can write
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield path
+    finally:
+        if made:
+            with suppress(OSError):  # not empty: there are results
+                path.rmdir()
+
+
+def folder_name(index: int, prompt: str) -> str:
+    """Name the directory of one prompt of several."""
+    return f"{index:02d}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+
+
+class RunDir:
+    """The output of one prompt; a `loop.Watch` that keeps each image and remembers the rest."""
+
+    def __init__(self, path: Path, prompt: str, seed: int, profile: ResolvedProfile) -> None:
+        """Take the directory, made with the first write if need be, and what the run is about."""
+        self.path = path
+        self._prompt = prompt
+        self._seed = seed
+        self._profile = profile
+        self._begun = time.perf_counter()
+        self._renders: dict[int, Render] = {}
+        self._verdicts: dict[int, Verdict] = {}
+        self._caption: Caption | None = None
+        self._candidates: tuple[Candidate, ...] = ()
+
+    def __call__(self, event: Begin | Step) -> None:
+        """Take in what a step made.
+
+        Raises:
+            StorageError: its image cannot be written.
+        """
+        match event:
+            case Step(index=index, value=Render() as render):
+                self._renders[index] = render
+                _write(self.path / _image_name(index), _png(render.image))
+            case Step(index=index, value=Verdict() as verdict):
+                self._verdicts[index] = verdict
+            case Step(value=Caption() as caption):
+                self._caption = caption
+            case Step(value=tuple() as texts):
+                # Negatives come by twice, the second time as ranked candidates.
+                self._candidates = tuple(text for text in texts if isinstance(text, Candidate))
+
+    def broken_off(self, error: str, exit_code: int) -> Correction:
+        """Return what there is of a run that the loop itself could not finish."""
+        judged = self._judged()
+        return Correction(
+            prompt=self._prompt,
+            seed=self._seed,
+            status="error",
+            original=judged[0] if judged else None,
+            attempts=tuple(judged[1:]),
+            candidates=self._candidates,
+            caption=self._caption,
+            answer=None,
+            seconds=time.perf_counter() - self._begun,
+            error=error,
+            exit_code=exit_code,
+        )
+
+    def finish(self, correction: Correction) -> Correction:
+        """Write the answer, the sheet and the record; return the correction as it now stands.
+
+        What cannot be written turns it into an error, unless it is one already.
+        """
+        try:
+            if correction.answer is not None:
+                _write(self.path / ANSWER, _png(correction.answer.render.image))
+            if correction.original is not None:
+                _write(self.path / SHEET, _png(sheet(correction)))
+            content = self.record(correction) | {
+                "profile": TypeAdapter(ResolvedProfile).dump_python(self._profile, mode="json"),
+                "versions": {
+                    "npc-local": __version__,
+                    "torch": importlib.metadata.version("torch"),
+                    "diffusers": importlib.metadata.version("diffusers"),
+                    "transformers": importlib.metadata.version("transformers"),
+                },
+            }
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            # What of a path is no UTF-8 (a lone surrogate in Python) becomes a JSON escape.
+            _write(self.path / RECORD, text.encode("utf-8", "backslashreplace"))
+        except StorageError as error:
+            if correction.status == "error":
+                return correction
+            return replace(
+                correction,
+                status="error",
+                answer=None,
+                error=str(error),
+                exit_code=error.exit_code,
+            )
+        return correction
+
+    def record(self, correction: Correction) -> dict[str, Any]:
+        """Return a correction as plain data, its images as absolute paths."""
+        answer = correction.answer
+        verdict = None if answer is None else answer.verdict
+        original = self.path / _image_name(0)
+        record = {
+            "prompt": correction.prompt,
+            "seed": correction.seed,
+            "status": correction.status,
+            "correct": verdict is not None and verdict.correct,
+            "score": None if verdict is None else verdict.score,
+            "reason": None if verdict is None else verdict.reason,
+            "negative": None if answer is None else _negative(answer),
+            "image": None if answer is None else str(self.path / ANSWER),
+            # There even when it could not be judged.
+            "original": str(original) if original.exists() else None,
+            "caption": None if correction.caption is None else correction.caption.text,
+            "candidates": [
+                {
+                    "negative": candidate.negative.text,
+                    "kind": candidate.negative.kind,
+                    "score": candidate.score,
+                }
+                for candidate in correction.candidates
+            ],
+            "attempts": [
+                {
+                    "negative": _negative(attempt),
+                    "image": str(self.path / _image_name(index)),
+                    "correct": attempt.verdict.correct,
+                    "score": attempt.verdict.score,
+                    "reason": attempt.verdict.reason,
+                }
+                for index, attempt in enumerate(correction.attempts, start=1)
+            ],
+            "forwards": correction.forwards,
+            "seconds": round(correction.seconds, 3),
+        }
+        if correction.error is not None:
+            record["error"] = correction.error
+        return record
+
+    def _judged(self) -> list[Attempt]:
+        """Return the images that have a verdict, the original first."""
+        return [
+            Attempt(self._candidates[index - 1] if index else None, self._renders[index], verdict)
+            for index, verdict in sorted(self._verdicts.items())
+        ]
+
+
+def _image_name(index: int) -> str:
+    """Name the image of an attempt; 0 is the original."""
+    return f"attempt-{index}.png" if index else "original.png"
+
+
+def _negative(attempt: Attempt) -> str | None:
+    return None if attempt.candidate is None else attempt.candidate.negative.text
+
+
+def _png(image: Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and have it on the disk before returning.
+
+    Raises:
+        StorageError: it cannot be written; what was there before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(3)}")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename in this directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError) -> StorageError:
+    """Say what could not be written, and why."""
+    return StorageError(f"{path}: cannot be written: {error.strerror or error}")

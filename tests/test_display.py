@@ -1,0 +1,156 @@
+"""What a person reads in the terminal, and that no text can drive it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import pytest
+from rich.console import Console
+
+from npc_local.backends.scripted import ScriptedBackend
+from npc_local.display import Display, error_console, plain
+from npc_local.loop import Begin, Cast, Step, correct
+from npc_local.records import Render
+from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
+
+PROMPT = "two red circles"
+CLAIMS = [{"text": "two circles", "holds": False}, {"text": "circles are red", "holds": True}]
+
+
+def shown(tmp_path, verdicts, *, prompt=PROMPT, terse=False, negatives=("sand", "sky")):
+    """Run the loop before a display and return what it showed."""
+    folder = tmp_path / ("deep" * 20)
+    folder.mkdir()
+    (folder / "original.png").touch()
+    replies = {"verify": verdicts, "caption": [CAPTION], "propose": [proposal(*negatives)]}
+    backend = ScriptedBackend("agents", replies)
+    scorer = FakeScorer(**{negatives[0]: 0.9, negatives[1]: 0.45})
+    cast = Cast(FakeGenerator(), backend, backend, backend, scorer)
+    file = io.StringIO()
+    console = Console(file=file, width=100, markup=False, emoji=False, highlight=False)
+    display = Display(console, terse=terse)
+    display.begin(prompt, 7, number=2, total=3)
+    display.end(asyncio.run(correct(prompt, cast, seed=7, watch=display)), folder)
+    return file.getvalue(), folder
+
+
+def test_a_correction_from_start_to_end(tmp_path):
+    right = RIGHT | {"claims": [claim | {"holds": True} for claim in CLAIMS]}
+    text, folder = shown(tmp_path, [verdict() | {"claims": CLAIMS}, right])
+    order = [
+        "[2/3] two red circles",
+        "seed 7",
+        "Original",
+        "generate",
+        "10 forwards",
+        "verify",
+        "✗ 0.50  one circle",
+        "✗ two circles",
+        "caption",
+        "One red circle on sand",
+        "2 negative prompts",
+        "rank",
+        "0.900  untargeted  sand",
+        "0.450  untargeted  sky",
+        "Attempt 1 of 2  without sand",
+        "✓ 1.00",
+        "Corrected: attempt 1 is right, 2 images in",
+        "fixed   two circles",
+        f"answer  {folder}/image.png",
+        f"sheet   {folder}/sheet.png",
+        f"all     {folder} (1 files)",
+    ]
+    places = [text.find(part) for part in order]
+    assert -1 not in places, order[places.index(-1)]
+    assert places == sorted(places)
+    assert "circles are red" not in text
+
+
+def test_bars_follow_the_scores(tmp_path):
+    text, _ = shown(tmp_path, [verdict()] * 3, negatives=("sand", "sky", "sea"))
+    bars = [line.count("█") for line in text.splitlines() if "untargeted" in line]
+    assert bars == [16, 9, 1]
+
+
+def test_without_claims_the_reason_says_what_was_fixed(tmp_path):
+    text, _ = shown(tmp_path, [verdict(reason="a third circle"), RIGHT])
+    assert "fixed   a third circle" in text
+
+
+def test_best_effort_claims_nothing(tmp_path):
+    text, _ = shown(tmp_path, [verdict(score=score) for score in (0.2, 0.3, 0.9)])
+    assert "Best effort: no image is right, attempt 2 comes closest, 3 images" in text
+    assert "fixed" not in text
+
+
+def test_correct_at_once(tmp_path):
+    text, _ = shown(tmp_path, [RIGHT])
+    assert "Correct at once: 1 image in" in text
+
+
+def test_an_error_says_what_is_kept(tmp_path):
+    text, folder = shown(tmp_path, [FAILURE])
+    assert "error: backend agents: verify: server on fire" in text
+    assert "kept    original.png" in text
+    assert f"in      {folder}" in text
+    assert "image.png" not in text
+
+
+def test_terse_shows_nothing_but_errors(tmp_path):
+    assert shown(tmp_path, [RIGHT], terse=True)[0] == ""
+
+
+def test_terse_shows_an_error_first(tmp_path):
+    assert shown(tmp_path, [FAILURE], terse=True)[0].startswith("error: backend agents")
+
+
+def test_texts_are_shown_literally(tmp_path):
+    literal = "[red]x[/] <svg onload> :smile: [link=http://x]"
+    wrong = verdict(reason=literal) | {"claims": [{"text": literal, "holds": False}]}
+    text, _ = shown(tmp_path, [wrong] * 3, prompt=literal, negatives=("[bold]sand[/]", "[b]sky"))
+    assert text.count(literal) == 1 + 3 * 2
+    assert "without [bold]sand[/]" in text
+
+
+def test_no_text_drives_the_terminal(tmp_path):
+    text, _ = shown(tmp_path, [verdict(reason="\x1b[2J\x1b]0;title\x07 gone"), RIGHT])
+    assert "\x1b" not in text
+    assert "\ufffd[2J" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" a\n\tb ", "a b"),
+        ("\x1b[31m\x00\x9b", "\ufffd[31m\ufffd\ufffd"),
+        ("\ud800", "\ufffd"),
+        ("日本語", "日本語"),
+    ],
+)
+def test_plain(text, expected):
+    assert plain(text) == expected
+
+
+def test_a_terminal_gets_a_spinner_with_the_progress():
+    file = io.StringIO()
+    display = Display(Console(file=file, width=80, force_terminal=True), terse=True)
+    display(Begin("generate", 0))
+    display.progress(3, 20)
+    display.stop()
+    assert "making the original: denoising step 3 of 20" in file.getvalue()
+
+
+def test_a_file_gets_no_spinner():
+    file = io.StringIO()
+    display = Display(Console(file=file, width=80), terse=True)
+    display(Begin("verify", 0))
+    display.progress(3, 20)
+    display(Step("generate", 0, 0.1, Render(None, 10, 0.1)))
+    assert file.getvalue() == ""
+
+
+def test_the_console_leaves_standard_output_alone(capsys):
+    error_console().print("[b]hello[/b] :smile:")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "[b]hello[/b] :smile:\n")

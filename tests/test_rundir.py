@@ -1,0 +1,303 @@
+"""What is on disk, when, and that nothing of anyone's is overwritten or lost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import npc_local
+from npc_local import rundir
+from npc_local.backends.scripted import ScriptedBackend
+from npc_local.config import load_config
+from npc_local.errors import StorageError
+from npc_local.loop import Begin, Cast, Step, correct
+from npc_local.rundir import RunDir, folder_name, output_directory
+from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
+
+PROMPT = "two red circles"
+SHIPPED = Path(npc_local.__file__).parents[1] / "models.toml"
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return RunDir(tmp_path / "run", PROMPT, 7, load_config(SHIPPED).profile("shapes"))
+
+
+def run_loop(kept, verdicts, watch=lambda event: None):
+    """Run the loop with `kept` watching, then `watch`."""
+    replies = {
+        "verify": verdicts,
+        "caption": [CAPTION],
+        "propose": [proposal("sand", "sky", "sea")],
+    }
+    backend = ScriptedBackend("agents", replies)
+    cast = Cast(FakeGenerator(), backend, backend, backend, FakeScorer(sand=0.9, sky=0.5))
+
+    def both(event):
+        kept(event)
+        watch(event)
+
+    return asyncio.run(correct(PROMPT, cast, seed=7, watch=both))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_corrected_prompt_leaves_everything(kept):
+    correction = kept.finish(run_loop(kept, [verdict(score=0.2), verdict(score=0.4), RIGHT]))
+    assert names(kept.path) == [
+        "attempt-1.png",
+        "attempt-2.png",
+        "correction.json",
+        "image.png",
+        "original.png",
+        "sheet.png",
+    ]
+    images = [correction.original, *correction.attempts]
+    for name, attempt in zip(["original", "attempt-1", "attempt-2"], images, strict=True):
+        with Image.open(kept.path / f"{name}.png") as image:
+            assert image.tobytes() == attempt.render.image.tobytes()
+    answer = (kept.path / "image.png").read_bytes()
+    assert answer == (kept.path / "attempt-2.png").read_bytes()
+
+
+def test_the_record_says_it_all(kept):
+    correction = run_loop(kept, [verdict(score=0.2), verdict(score=0.4), RIGHT])
+    kept.finish(correction)
+    content = json.loads((kept.path / "correction.json").read_text())
+    profile, versions = content.pop("profile"), content.pop("versions")
+    assert profile["generator"]["negative_steps"] == 3
+    assert profile["backends"] == {"shapes": {"kind": "shapes"}}
+    assert set(versions) == {"npc-local", "torch", "diffusers", "transformers"}
+    assert content == kept.record(correction)
+    folder = kept.path
+    assert content == {
+        "prompt": PROMPT,
+        "seed": 7,
+        "status": "corrected",
+        "correct": True,
+        "score": 1.0,
+        "reason": "",
+        "negative": "sky",
+        "image": str(folder / "image.png"),
+        "original": str(folder / "original.png"),
+        "caption": CAPTION["caption"],
+        "candidates": [
+            {"negative": "sand", "kind": "untargeted", "score": 0.9},
+            {"negative": "sky", "kind": "untargeted", "score": 0.5},
+            {"negative": "sea", "kind": "untargeted", "score": 0.0},
+        ],
+        "attempts": [
+            {
+                "negative": "sand",
+                "image": str(folder / "attempt-1.png"),
+                "correct": False,
+                "score": 0.4,
+                "reason": "one circle",
+            },
+            {
+                "negative": "sky",
+                "image": str(folder / "attempt-2.png"),
+                "correct": True,
+                "score": 1.0,
+                "reason": "",
+            },
+        ],
+        "forwards": 30,
+        "seconds": round(correction.seconds, 3),
+    }
+
+
+def test_each_image_is_on_disk_before_it_is_judged(kept):
+    seen = []
+
+    def watch(event):
+        if isinstance(event, Begin) and event.name == "verify":
+            seen.append(names(kept.path))
+
+    run_loop(kept, [verdict(), RIGHT], watch)
+    assert seen == [["original.png"], ["attempt-1.png", "original.png"]]
+
+
+def test_an_error_keeps_the_image_that_was_not_judged(kept):
+    correction = kept.finish(run_loop(kept, [FAILURE]))
+    assert names(kept.path) == ["correction.json", "original.png"]
+    record = kept.record(correction)
+    assert record["status"] == "error"
+    assert record["error"] == "backend agents: verify: server on fire"
+    assert record["original"] == str(kept.path / "original.png")
+    judged = (record["correct"], record["score"], record["reason"], record["image"])
+    assert judged == (False, None, None, None)
+
+
+def test_a_run_broken_off_is_told_from_what_was_watched(kept):
+    def stop(event):
+        if isinstance(event, Step) and (event.name, event.index) == ("generate", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(kept, [verdict(score=0.2), verdict(score=0.4)], stop)
+    correction = kept.finish(kept.broken_off("interrupted", 130))
+    assert (correction.status, correction.error, correction.exit_code) == (
+        "error",
+        "interrupted",
+        130,
+    )
+    assert correction.original.verdict.score == 0.2
+    assert [attempt.candidate.negative.text for attempt in correction.attempts] == ["sand"]
+    assert [candidate.negative.text for candidate in correction.candidates] == [
+        "sand",
+        "sky",
+        "sea",
+    ]
+    assert correction.caption.text == CAPTION["caption"]
+    assert set(names(kept.path)) == {
+        "original.png",
+        "attempt-1.png",
+        "attempt-2.png",
+        "sheet.png",
+        "correction.json",
+    }
+
+
+def test_broken_off_before_anything_leaves_a_record(kept):
+    kept.finish(kept.broken_off("interrupted", 130))
+    assert names(kept.path) == ["correction.json"]
+    assert json.loads((kept.path / "correction.json").read_text())["original"] is None
+
+
+def test_a_file_is_synced_then_named_then_the_directory_is_synced(kept, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def noting_fsync(descriptor):
+        kind = "directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        calls.append(kind)
+        fsync(descriptor)
+
+    def noting_replace(source, target):
+        calls.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(rundir.os, "fsync", noting_fsync)
+    monkeypatch.setattr(rundir.os, "replace", noting_replace)
+    kept.finish(run_loop(kept, [RIGHT]))
+    files = ["original.png", "image.png", "sheet.png", "correction.json"]
+    assert calls == [call for name in files for call in ("file", name, "directory")]
+
+
+def full_disk_at(monkeypatch, name):
+    """Let the disk be full from the file `name` on."""
+    replace = os.replace
+    full = False
+
+    def refuse(source, target):
+        nonlocal full
+        full = full or Path(target).name == name
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(rundir.os, "replace", refuse)
+
+
+def test_a_full_disk_ends_the_search_and_keeps_what_was_written(kept, monkeypatch):
+    full_disk_at(monkeypatch, "attempt-1.png")
+    correction = kept.finish(run_loop(kept, [verdict(), RIGHT]))
+    assert correction.exit_code == StorageError.exit_code
+    path = kept.path / "attempt-1.png"
+    assert correction.error == f"{path}: cannot be written: No space left on device"
+    assert names(kept.path) == ["original.png"]
+
+
+def test_a_full_disk_at_the_end_is_an_error_too(kept, monkeypatch):
+    full_disk_at(monkeypatch, "sheet.png")
+    correction = kept.finish(run_loop(kept, [verdict(), RIGHT]))
+    assert (correction.status, correction.answer) == ("error", None)
+    assert "sheet.png: cannot be written: No space left" in correction.error
+    assert names(kept.path) == ["attempt-1.png", "image.png", "original.png"]
+
+
+def test_a_directory_whose_name_is_not_unicode(tmp_path):
+    odd = RunDir(tmp_path / os.fsdecode(b"\xff"), PROMPT, 7, load_config(SHIPPED).profile("shapes"))
+    odd.finish(run_loop(odd, [RIGHT]))
+    text = (odd.path / "correction.json").read_text(encoding="utf-8")
+    assert json.loads(text)["image"] == str(odd.path / "image.png")
+
+
+def test_a_folder_name_holds_nothing_of_the_prompt():
+    name = folder_name(3, "../../x")
+    assert name.startswith("03-")
+    assert set(name[3:]) <= set("0123456789abcdef")
+    assert name != folder_name(3, "../../y")
+
+
+def test_the_default_directory_is_fresh_and_goes_if_nothing_comes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with output_directory(None) as first, output_directory(None) as second:
+        assert first != second
+        assert first.parent == second.parent == tmp_path / "npc-local-runs"
+        (second / "image.png").touch()
+    assert not first.exists()
+    assert names(second) == ["image.png"]
+
+
+def test_an_empty_directory_is_taken_and_stays(tmp_path):
+    with output_directory(tmp_path) as path:
+        assert path == tmp_path
+        assert names(path) == []
+    assert tmp_path.is_dir()
+
+
+def test_a_relative_directory_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with output_directory(Path("a/b")) as path:
+        assert path == tmp_path / "a" / "b"
+
+
+def refused(path):
+    with pytest.raises(StorageError) as caught, output_directory(path):
+        pass
+    return str(caught.value)
+
+
+def test_results_of_someone_are_never_overwritten(tmp_path):
+    (tmp_path / "image.png").write_text("mine")
+    assert refused(tmp_path) == f"{tmp_path}: not empty; name a new directory, or empty this one"
+    assert (tmp_path / "image.png").read_text() == "mine"
+
+
+def test_a_file_or_a_link_is_no_directory(tmp_path):
+    file, link, target = tmp_path / "file", tmp_path / "link", tmp_path / "target"
+    file.touch()
+    target.mkdir()
+    link.symlink_to(target)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    assert "a file; name a directory" in refused(file)
+    assert "cannot be written: Not a directory" in refused(file / "below")
+    assert "a symbolic link" in refused(link)
+    assert "a symbolic link" in refused(tmp_path / "dangling")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    assert "Permission denied" in refused(tmp_path)
+    assert "Permission denied" in refused(tmp_path / "below")
+
+
+def test_a_directory_that_takes_no_file_is_refused(tmp_path, monkeypatch):
+    def read_only(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(rundir.tempfile, "TemporaryFile", read_only)
+    assert refused(tmp_path) == f"{tmp_path}: cannot be written: Read-only file system"
