@@ -37,9 +37,7 @@ async def open_cast(
 
             generator = DiffusersGenerator(profile.generator)
         if scorer is None:
-            from npc_local.salience.scorer import T5Scorer
-
-            scorer = T5Scorer(profile.encoder)
+            scorer = _open_scorer(profile, generator)
         yield Cast(
             generator=generator,
             verifier=backends[profile.verifier],
@@ -47,3 +45,19 @@ async def open_cast(
             proposer=backends[profile.proposer],
             scorer=scorer,
         )
+
+
+def _open_scorer(profile: ResolvedProfile, generator: Generator) -> Scorer:
+    """Open the profile's encoder; one that the generator holds anyway is not loaded twice."""
+    from npc_local.diffusion.generator import DiffusersGenerator
+    from npc_local.salience.scorer import T5Scorer
+
+    encoder = profile.encoder
+    if isinstance(generator, DiffusersGenerator):
+        home = generator.settings
+        wanted = encoder.path, encoder.dtype, encoder.device, encoder.text_encoder
+        if wanted == (home.path, home.dtype, home.device, "text_encoder_2"):
+            return T5Scorer.sharing(
+                encoder, lambda: (generator.pipe.tokenizer_2, generator.pipe.text_encoder_2)
+            )
+    return T5Scorer(encoder)

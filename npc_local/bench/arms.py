@@ -77,7 +77,9 @@ async def run_arms(
     cast = Cast(memory, cast.verifier, cast.captioner, cast.proposer, cast.scorer)
     found = await run_loop(prompt, cast, seed=seed, candidates=budget)
     if found.original is None or found.status == "error":
-        raise NpcError(found.error or "the base image could not be judged")
+        failure = NpcError(found.error)
+        failure.exit_code = found.exit_code or NpcError.exit_code
+        raise failure
     outcomes = {}
     for arm in arms:
         if found.original.verdict.correct or arm == "base":

@@ -88,7 +88,7 @@ class Results:
             self._append(row)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}") from error
-        self._rows[row["prompt"], row["seed"]] = row
+        self._rows[item.record.prompt, item.seed] = row
 
     def _append(self, row: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -1,0 +1,1 @@
+"""Makes images with diffusers pipelines, the negative prompt in the first steps only."""

@@ -5,9 +5,9 @@ Which tokens are salient is left to `tokens`, what a score is to `formulas`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from npc_local.config import EncoderSettings
 from npc_local.device import resolve_device
@@ -19,8 +19,8 @@ from npc_local.salience.tokens import salient_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
+Encoder: TypeAlias = tuple[Any, Any]  # tokenizer, T5EncoderModel
 _MAX_TOKENS = 512  # the paper's sentence length
 
 
@@ -41,20 +41,17 @@ class T5Scorer:
         require_directory(settings.path / settings.tokenizer)
         check_weights(settings.path / settings.text_encoder)
         self.settings = settings
+        self._load: Callable[[], Encoder] = self._load_directory
 
     @classmethod
-    def sharing(
-        cls,
-        settings: EncoderSettings,
-        model: T5EncoderModel,
-        tokenizer: PreTrainedTokenizerBase,
-    ) -> T5Scorer:
-        """Return a scorer on an encoder that is loaded already, such as a pipeline's own.
+    def sharing(cls, settings: EncoderSettings, load: Callable[[], Encoder]) -> T5Scorer:
+        """Return a scorer on an encoder that is in memory anyway, such as a pipeline's own.
 
-        It computes on the model's device and in the model's dtype, whatever `settings` says.
+        `load` is called with the first score. The scorer computes on that model's device and in
+        its dtype, whatever `settings` says.
         """
         scorer = cls(settings)
-        scorer._encoder = tokenizer, model
+        scorer._load = load
         return scorer
 
     def score(self, prompt: str, negatives: Sequence[str]) -> list[float]:
@@ -94,8 +91,11 @@ class T5Scorer:
         return means.cpu()
 
     @cached_property
-    def _encoder(self) -> tuple[Any, Any]:
-        """The tokenizer and the T5 encoder, loaded from the local directory."""
+    def _encoder(self) -> Encoder:
+        return self._load()
+
+    def _load_directory(self) -> Encoder:
+        """Load the tokenizer and the T5 encoder from the local directory."""
         go_offline()
         import torch
         from safetensors import SafetensorError

@@ -1,0 +1,1 @@
+"""The embedded world of coloured shapes: scenes, drawer, exact detector, agents, generator."""

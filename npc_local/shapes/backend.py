@@ -11,9 +11,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from PIL.Image import Image
+
 from npc_local.backends.base import Reply, Request
-from npc_local.errors import BackendError
+from npc_local.errors import BackendError, PromptError
 from npc_local.shapes.scene import BACKGROUNDS, COLORS, SHAPES
+
+_VERSION = "2"
 
 
 class ShapesBackend:
@@ -27,7 +31,7 @@ class ShapesBackend:
 
         Raises:
             PromptError: the prompt has a word outside the shapes world.
-            BackendError: the request lacks the image it is about.
+            BackendError: the request lacks the image it is about, or its caption is not ours.
         """
         data = {"verify": self._verify, "caption": self._caption, "propose": self._propose}[
             request.role
@@ -50,7 +54,7 @@ class ShapesBackend:
         from npc_local.shapes.detect import detect
         from npc_local.shapes.wording import read
 
-        findings = check(read(request.fields["prompt"]), detect(_image(request)))
+        findings = check(read(request.fields["prompt"]), detect(self._image(request)))
         kept = sum(finding.holds for finding in findings)
         return {
             "claims": [{"text": finding.claim, "holds": finding.holds} for finding in findings],
@@ -63,22 +67,25 @@ class ShapesBackend:
         from npc_local.shapes.caption import describe
         from npc_local.shapes.detect import detect
 
-        return {"caption": describe(detect(_image(request)))}
+        return {"caption": describe(detect(self._image(request)))}
 
     def _propose(self, request: Request) -> Mapping[str, Any]:
         from npc_local.shapes.caption import read_caption
         from npc_local.shapes.propose import propose
         from npc_local.shapes.wording import read
 
-        fields = request.fields
-        negatives = propose(read(fields["prompt"]), read_caption(fields["caption"]), fields["reason"])
+        wanted = read(request.fields["prompt"])
+        try:
+            seen = read_caption(request.fields["caption"])
+        except PromptError as error:
+            raise BackendError(
+                f"backend {self.name}: propose: reads only captions of a shapes captioner; "
+                "in models.toml, give captioner and proposer the same backend"
+            ) from error
+        negatives = propose(wanted, seen, request.fields["reason"])
         return {"negatives": [{"text": text, "kind": kind} for text, kind in negatives]}
 
-
-_VERSION = "1"
-
-
-def _image(request: Request) -> Any:
-    if not request.images:
-        raise BackendError(f"the shapes backend needs an image to {request.role}")
-    return request.images[0]
+    def _image(self, request: Request) -> Image:
+        if not request.images:
+            raise BackendError(f"backend {self.name}: {request.role}: needs an image")
+        return request.images[0]

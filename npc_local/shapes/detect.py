@@ -7,14 +7,14 @@ Colour segmentation against the palette, connected components and region propert
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import skimage.measure
+import skimage.morphology
+import skimage.transform
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.measure import label, regionprops
-from skimage.morphology import dilation
-from skimage.transform import resize
 
 from npc_local.shapes.draw import draw
 from npc_local.shapes.scene import (
@@ -46,9 +46,7 @@ def detect(image: Image.Image) -> Scene:
     """
     nearest = _segment(image)
     things = [
-        thing
-        for index, color in enumerate(COLORS)
-        for thing in _things(nearest == index, color)
+        thing for index, color in enumerate(COLORS) for thing in _things(nearest == index, color)
     ]
     things.sort(key=lambda thing: (round(thing.y / 16), thing.x))
     return Scene(tuple(things), _background(nearest))
@@ -61,12 +59,13 @@ def _segment(image: Image.Image) -> NDArray[np.intp]:
         small = small.resize((CANVAS, CANVAS), Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.float32)
     distance = ((pixels[:, :, None] - _PALETTE) ** 2).sum(-1)
-    return distance.argmin(-1)
+    nearest: NDArray[np.intp] = distance.argmin(-1)
+    return nearest
 
 
 def _things(mask: NDArray[np.bool_], color: str) -> list[Thing]:
     found = []
-    for region in regionprops(label(mask, connectivity=1)):
+    for region in _regions(mask):
         if region.area >= _LEAST_AREA:
             fit = _fit(region.image_filled)
             radius = float(np.sqrt(region.area / fit.area))
@@ -75,6 +74,12 @@ def _things(mask: NDArray[np.bool_], color: str) -> list[Thing]:
             x, y = x + 0.5, y + 0.5 + fit.drop * radius
             found.append(Thing(fit.shape, color, float(x), float(y), radius))
     return found
+
+
+def _regions(mask: NDArray[np.bool_]) -> Any:
+    """Connected components of a mask, with their properties."""
+    measure: Any = skimage.measure  # whose functions carry no types
+    return measure.regionprops(measure.label(mask, connectivity=1))
 
 
 class _Template(NamedTuple):
@@ -98,8 +103,11 @@ def _fit(mask: NDArray[np.bool_]) -> _Template:
 
 
 def _to_template_size(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    transform: Any = skimage.transform
     side = (_TEMPLATE, _TEMPLATE)
-    scaled: NDArray[np.float64] = resize(mask.astype(float), side, order=1, anti_aliasing=False)
+    scaled: NDArray[np.float64] = transform.resize(
+        mask.astype(float), side, order=1, anti_aliasing=False
+    )
     return scaled
 
 
@@ -113,7 +121,7 @@ def _templates() -> tuple[_Template, ...]:
                 thing = Thing(shape, "black", 32 + offset, 32 + offset, radius)
                 picture = draw(Scene((thing,), Background()))
                 mask = _segment(picture) == list(COLORS).index("black")
-                region = regionprops(label(mask, connectivity=1))[0]
+                region = _regions(mask)[0]
                 drop = (thing.y - region.centroid[0] - 0.5) / radius
                 template = _to_template_size(region.image_filled)
                 made.append(_Template(shape, template, region.area / radius**2, drop))
@@ -121,9 +129,9 @@ def _templates() -> tuple[_Template, ...]:
 
 
 def _background(nearest: NDArray[np.intp]) -> Background:
-    """Background colour by majority of paper and shade together; pattern by where the shade lies."""
+    """Colour by majority of paper and shade together; pattern by where the shade lies."""
     # The anti-aliased rim of a thing passes for shade: look only away from things.
-    ground = ~dilation(nearest < _PAPERS, np.ones((5, 5), dtype=bool))
+    ground = ~skimage.morphology.dilation(nearest < _PAPERS, np.ones((5, 5), dtype=bool))
     counts = np.bincount(nearest[ground], minlength=len(_PALETTE))[_PAPERS:].reshape(-1, 2)
     chosen = int(counts.sum(1).argmax())
     paper, shade = counts[chosen]

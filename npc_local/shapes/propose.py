@@ -7,13 +7,26 @@ nobody asked for (the background, a colour). Nothing the prompt asks for is ever
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 
+from npc_local.errors import PromptError
 from npc_local.records import Kind
-from npc_local.shapes.scene import Group
-from npc_local.shapes.wording import NOUNS, NUMBERS, Reading, opposite, phrase, place_phrase
+from npc_local.shapes.scene import COLORS, Background, Group
+from npc_local.shapes.wording import (
+    NOUNS,
+    Reading,
+    background_phrase,
+    number_word,
+    opposite,
+    phrase,
+    place_phrase,
+    read,
+)
 
-_PLACE = re.compile(r"the (?P<noun>\w+) should be (?:on the|at the) (?P<place>\w+)")
-_SIZE = re.compile(r"the (?P<noun>\w+) should be (?P<size>larger|smaller)")
+_SUBJECT = rf"the (?:(?P<color>{'|'.join(COLORS)}) )?(?P<noun>{'|'.join(NOUNS)}) should be"
+_PLACE = re.compile(rf"{_SUBJECT} (?:on the|at the) (?P<place>left|right|top|bottom)\b")
+_SIZE = re.compile(rf"{_SUBJECT} (?P<size>larger|smaller)\b")
 _WORD_REGION = {"left": "left", "right": "right", "top": "above", "bottom": "below"}
 
 
@@ -26,70 +39,95 @@ def propose(wanted: Reading, seen: Reading, reason: str) -> list[tuple[str, Kind
         reason: the verifier's words, for what a caption's first sentence leaves out.
     """
     targeted = [*_extra(wanted, seen), *_miscounted(wanted, seen), *_misplaced(reason)]
-    targeted += _total(wanted, seen)
-    chosen: dict[str, Kind] = {text: "targeted" for text in targeted}
+    targeted += [*_wrong_background(wanted, seen), *_total(wanted, seen)]
+    chosen: dict[str, Kind] = dict.fromkeys(targeted, "targeted")
     for text in _incidental(wanted, seen):
         chosen.setdefault(text, "untargeted")
     return [(text, kind) for text, kind in chosen.items() if not _asked_for(text, wanted)]
 
 
-def _extra(wanted: Reading, seen: Reading) -> list[str]:
+def _extra(wanted: Reading, seen: Reading) -> Iterator[str]:
     """Shapes nobody asked for, and shapes in a colour nobody asked for."""
-    found = []
     for group in seen.groups:
         same = [other for other in wanted.groups if other.shape == group.shape]
         if not same or all(other.color not in (None, group.color) for other in same):
-            found.append(phrase(group))
-    return found
+            yield phrase(group)
 
 
-def _miscounted(wanted: Reading, seen: Reading) -> list[str]:
+def _miscounted(wanted: Reading, seen: Reading) -> Iterator[str]:
     """The number that is there, where another was asked for."""
-    found = []
-    for group in wanted.groups:
-        there = [o for o in seen.groups if o.shape == group.shape and group.color in (None, o.color)]
-        number = sum(other.count for other in there)
-        if number not in (0, group.count):
-            found.append(phrase(Group(group.shape, number, group.color)))
-            found += [phrase(other) for other in there if other.count != group.count]
-    return found
+    for kind in dict.fromkeys((group.shape, group.color) for group in wanted.groups):
+        shape, color = kind
+        asked = sum(g.count for g in wanted.groups if (g.shape, g.color) == kind)
+        there = [g for g in seen.groups if g.shape == shape and color in (None, g.color)]
+        number = sum(group.count for group in there)
+        if number not in (0, asked):
+            yield phrase(Group(shape, number, color))
+            # Of several colours, only one that is too many by itself is to blame.
+            alone = len(there) == 1
+            yield from (phrase(group) for group in there if alone or group.count > asked)
 
 
-def _misplaced(reason: str) -> list[str]:
+def _misplaced(reason: str) -> Iterator[str]:
     """The place or size that a shape has instead of the one asked for."""
-    found = []
     for match in _PLACE.finditer(reason):
-        region = _WORD_REGION.get(match["place"])
-        if region:
-            found.append(f"a {NOUNS[match['noun']]} {place_phrase(opposite(region))}")
+        shape = phrase(Group(NOUNS[match["noun"]], 1, match["color"]))
+        yield f"{shape} {place_phrase(opposite(_WORD_REGION[match['place']]))}"
     for match in _SIZE.finditer(reason):
-        other = "smaller" if match["size"] == "larger" else "larger"
-        found.append(phrase(Group(NOUNS[match["noun"]], 1, None, None, other)))
-    return found
+        size = "smaller" if match["size"] == "larger" else "larger"
+        yield phrase(Group(NOUNS[match["noun"]], 1, match["color"], size=size))
 
 
-def _total(wanted: Reading, seen: Reading) -> list[str]:
+def _wrong_background(wanted: Reading, seen: Reading) -> Iterator[str]:
+    """The background's colour or pattern, where another was asked for."""
+    for asked, there in zip(wanted.background, seen.background, strict=True):
+        if asked and there and asked != there:
+            yield f"a {there} background"
+
+
+def _total(wanted: Reading, seen: Reading) -> Iterator[str]:
     """How many shapes there are in all, where the prompt adds up to another number."""
     asked = sum(group.count for group in wanted.groups)
     there = sum(group.count for group in seen.groups)
-    if there in (0, asked) or there >= len(NUMBERS):
-        return []
-    return [f"{NUMBERS[there]} {'shape' if there == 1 else 'shapes'}"]
+    if asked and there not in (0, asked):
+        yield "one shape" if there == 1 else f"{number_word(there)} shapes"
 
 
-def _incidental(wanted: Reading, seen: Reading) -> list[str]:
+def _incidental(wanted: Reading, seen: Reading) -> Iterator[str]:
     """Background and colours that the prompt leaves open."""
     color, pattern = seen.background
-    found = []
     if wanted.background == (None, None) and color:
-        kind = "" if pattern in (None, "plain") else f"{pattern} "
-        found.append(f"a {kind}{color} background")
+        yield background_phrase(Background(color, pattern or "plain"))
+    elif wanted.background[0] is None and color:
+        yield f"a {color} background"
+    elif wanted.background[1] is None and pattern not in (None, "plain"):
+        yield f"a {pattern} background"
     asked = {group.color for group in wanted.groups}
-    for group in seen.groups:
-        if group.color not in asked:
-            found.append(f"{group.color} shapes")
-    return found
+    for shade in dict.fromkeys(group.color for group in seen.groups):
+        if shade not in asked:
+            yield f"{shade} shapes"
 
 
 def _asked_for(text: str, wanted: Reading) -> bool:
-    return any(text == phrase(Group(g.shape, g.count, g.color)) for g in wanted.groups)
+    """Whether the prompt asks for what a candidate says, in whatever words."""
+    try:
+        said = read(text)
+    except PromptError:  # 'red shapes', 'five shapes': no prompt asks for shapes of any kind
+        return False
+    if said.groups:
+        return any(_implies(group, said.groups[0]) for group in wanted.groups)
+    return all(
+        there in (None, asked)
+        for there, asked in zip(said.background, wanted.background, strict=True)
+    )
+
+
+def _implies(asked: Group, said: Group) -> bool:
+    """Whether asking for one group is asking for the other: the same, or with attributes open."""
+    merged = {
+        key: getattr(asked, key)
+        for key in ("color", "region", "size")
+        if getattr(said, key) is not None
+    }
+    bare = replace(asked, color=None, region=None, size=None)
+    return replace(bare, **merged) == said

@@ -1,15 +1,17 @@
 """Scenes of the shapes world as data: what there is, where, how big, on what background.
 
-Things stand near the crossings of a 3 x 3 grid, so that a model that was trained for an hour on
-two cores can learn to count and to place. Drawing is `draw`, reading back is `detect`, wording is
-`wording`.
+Things stand near the crossings of a 3 x 3 grid, in a few layouts, so that a model that was trained
+for an hour on two cores can learn to count and to place. Drawing is `draw`, reading back is
+`detect`, wording is `wording`.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeAlias
 
 CANVAS = 64  # pixels a side
 SHAPES = ("circle", "square", "triangle", "star", "cross")
@@ -37,6 +39,22 @@ SIZES: dict[str, tuple[float, float]] = {
 }
 SIZE_LIMITS = (6.7, 9.05)  # radii that part small from medium and medium from large
 
+Cell: TypeAlias = tuple[int, int]  # column, row
+
+# Where things stand when nothing says where, by their number, each layout in reading order.
+_LAYOUTS: dict[int, tuple[tuple[Cell, ...], ...]] = {
+    1: (((1, 1),),),
+    2: (((0, 1), (2, 1)), ((1, 0), (1, 2))),
+    3: (((0, 1), (1, 1), (2, 1)), ((1, 0), (0, 2), (2, 2))),
+    4: (((0, 0), (2, 0), (0, 2), (2, 2)), ((1, 0), (0, 1), (2, 1), (1, 2))),
+    5: (((0, 0), (2, 0), (1, 1), (0, 2), (2, 2)), ((0, 0), (1, 0), (2, 0), (0, 2), (2, 2))),
+    6: (
+        ((0, 0), (1, 0), (2, 0), (0, 2), (1, 2), (2, 2)),
+        ((0, 0), (2, 0), (0, 1), (2, 1), (0, 2), (2, 2)),
+    ),
+}
+# Which of the three cells of a side one or two things take.
+_SPACED = {(3, 1): (1,), (3, 2): (0, 2)}
 _GRID = (11.0, 32.0, 53.0)
 _JITTER = 2.0
 _GAP = 2.0  # least distance between bounding boxes, so that things never merge
@@ -90,17 +108,19 @@ class Group:
     size: str | None = None  # larger, smaller
 
 
-def cells(region: str | None) -> list[tuple[int, int]]:
+def cells(region: str | None) -> list[Cell]:
     """Grid cells (column, row) that belong to a region; every cell for None."""
     every = [(column, row) for column in range(3) for row in range(3)]
-    inside = {
-        None: lambda c, r: True,
-        "left": lambda c, r: c == 0,
-        "right": lambda c, r: c == 2,
-        "above": lambda c, r: r == 0,
-        "below": lambda c, r: r == 2,
-    }[region]
-    return [cell for cell in every if inside(*cell)]
+    if region is None:
+        return every
+    axis, index = {"left": (0, 0), "right": (0, 2), "above": (1, 0), "below": (1, 2)}[region]
+    return [cell for cell in every if cell[axis] == index]
+
+
+def groups_of(scene: Scene) -> tuple[Group, ...]:
+    """The things of a scene, grouped by shape and colour, in order of first appearance."""
+    counts = Counter((thing.shape, thing.color) for thing in scene.things)
+    return tuple(Group(shape, count, color) for (shape, color), count in counts.items())
 
 
 def sample_background(rng: random.Random) -> Background:
@@ -123,28 +143,55 @@ def sample_scene(groups: tuple[Group, ...], rng: random.Random) -> Scene:
 
 
 def _place(groups: tuple[Group, ...], rng: random.Random) -> tuple[Thing, ...] | None:
-    free = set(cells(None))
+    slots = _slots(groups, rng)
+    if slots is None:
+        return None
     things: list[Thing] = []
-    # An open colour is usually one colour for the whole group, as in pictures people draw.
-    for group in groups:
-        shared = rng.choice(tuple(COLORS)) if rng.random() < 0.7 else None
-        room = [cell for cell in cells(group.region) if cell in free]
-        if len(room) < group.count:
-            return None
-        for column, row in rng.sample(room, group.count):
-            free.discard((column, row))
-            color = group.color or shared or rng.choice(tuple(COLORS))
-            size = {"larger": "large", "smaller": "small", None: "medium"}[group.size]
-            thing = _thing(group.shape, color, column, row, size, rng)
-            things.append(thing)
+    for group, places in zip(groups, slots, strict=True):
+        # An open colour is one colour for the whole group, as in pictures people draw.
+        color = group.color or rng.choice(tuple(COLORS))
+        size = {"larger": "large", "smaller": "small", None: "medium"}[group.size]
+        things += [_thing(group.shape, color, *place, size, rng) for place in places]
     if any(_touch(a, b) for a, b in combinations(things, 2)):
         return None
     return tuple(things)
 
 
-def _thing(
-    shape: str, color: str, column: int, row: int, size: str, rng: random.Random
-) -> Thing:
+def _slots(groups: tuple[Group, ...], rng: random.Random) -> list[list[Cell]] | None:
+    """Cells for each group; None if they do not fit.
+
+    Groups with a place line up on that side. The others share one of a few layouts, in the order
+    they are named: where all layouts are equally likely, a small model never gets beyond deciding
+    cell by cell, and counts come out wrong (`weights/README.md`).
+    """
+    free = cells(None)
+    placed: dict[int, list[Cell]] = {}
+    for index, group in enumerate(groups):
+        if group.region:
+            side = [cell for cell in cells(group.region) if cell in free]
+            if len(side) < group.count:
+                return None
+            order = _SPACED.get((len(side), group.count), range(group.count))
+            placed[index] = [side[i] for i in order]
+            free = [cell for cell in free if cell not in placed[index]]
+    number = sum(group.count for group in groups if not group.region)
+    if number > len(free):
+        return None
+    if not placed and number in _LAYOUTS:
+        layout = list(rng.choice(_LAYOUTS[number]))
+    else:
+        layout = sorted(rng.sample(free, number), key=_reading)
+    for index, group in enumerate(groups):
+        if not group.region:
+            placed[index], layout = layout[: group.count], layout[group.count :]
+    return [placed[index] for index in range(len(groups))]
+
+
+def _reading(cell: Cell) -> Cell:
+    return cell[1], cell[0]
+
+
+def _thing(shape: str, color: str, column: int, row: int, size: str, rng: random.Random) -> Thing:
     radius = rng.uniform(*SIZES[size])
     low, high = radius + _MARGIN, CANVAS - radius - _MARGIN
     x = min(max(_GRID[column] + rng.uniform(-_JITTER, _JITTER), low), high)

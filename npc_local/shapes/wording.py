@@ -15,8 +15,7 @@ from npc_local.errors import PromptError
 from npc_local.shapes.scene import BACKGROUNDS, COLORS, PATTERNS, SHAPES, Background, Group
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_COUNTS = {word: n for n, word in enumerate(NUMBERS)} | {str(n): n for n in range(1, 10)}
-_COUNTS |= {"a": 1, "an": 1}
+_COUNTS = {word: n for n, word in enumerate(NUMBERS)} | {"a": 1, "an": 1}
 _SIZE_WORDS = {"larger": "larger", "smaller": "smaller", "large": "larger", "small": "smaller"}
 _SIZE_WORDS |= {"big": "larger", "bigger": "larger", "little": "smaller"}
 _REGIONS = {
@@ -34,7 +33,11 @@ _RELATIONS = {
     "below": ("below", "above"),
 }
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
-_OPENINGS = ("a photo of", "a picture of", "an image of", "a drawing of", "there are", "there is")
+# `varied_prompt` says the first four; all are read.
+_OPENINGS = (
+    *("a photo of", "a picture of", "an image of", "a drawing of"),
+    *("photo of", "picture of", "image of", "drawing of", "there are", "there is"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,11 @@ class Reading:
 
     groups: tuple[Group, ...]
     background: tuple[str | None, str | None] = (None, None)  # colour, pattern
+
+
+def number_word(number: int) -> str:
+    """'zero', 'one', ..., 'nine', '10', ..."""
+    return NUMBERS[number] if number < len(NUMBERS) else str(number)
 
 
 def plural(shape: str) -> str:
@@ -54,7 +62,7 @@ NOUNS = {shape: shape for shape in SHAPES} | {plural(shape): shape for shape in 
 _KNOWN = {
     "shapes": list(SHAPES),
     "colours": list(COLORS),
-    "numbers": [*NUMBERS[1:], "1 ... 9", "a", "an"],
+    "numbers": [*NUMBERS[1:], "1 ... 99", "a", "an"],
     "sizes": list(_SIZE_WORDS),
     "places": [phrases[0] for phrases in _REGIONS.values()],
     "relations": list(_RELATIONS),
@@ -74,7 +82,7 @@ def phrase(group: Group, article: str | None = None) -> str:
     """A group as a noun phrase without its place: 'two red circles', 'a larger star'."""
     single = article or ("an" if (group.size or group.color or group.shape)[0] in "aeio" else "a")
     words = [
-        single if group.count == 1 else NUMBERS[group.count],
+        single if group.count == 1 else number_word(group.count),
         group.size,
         group.color,
         group.shape if group.count == 1 else plural(group.shape),
@@ -115,7 +123,8 @@ def varied_prompt(
     groups: tuple[Group, ...], background: Background | None, rng: random.Random
 ) -> str:
     """One of the many ways to say the same, for training captions."""
-    groups = tuple(rng.sample(groups, len(groups)))
+    if all(group.region for group in groups):  # elsewhere the order of naming says who stands where
+        groups = tuple(rng.sample(groups, len(groups)))
     article = rng.choice((None, "one"))
     regions = [group.region for group in groups]
     if len(groups) == 2 and regions[0] and rng.random() < 0.35:
@@ -129,20 +138,39 @@ def varied_prompt(
     return f"{opening} {text}".strip()
 
 
+def opposite(region: str) -> str:
+    """The region on the other side."""
+    return _OPPOSITE[region]
+
+
+def place_phrase(region: str) -> str:
+    """'on the left', 'at the top', ..."""
+    return _REGIONS[region][1 if region in ("above", "below") else 0]
+
+
 # ---------------------------------------------------------------- reading
 
 _ENDINGS = "|".join(
     sorted((p for phrases in _REGIONS.values() for p in phrases), key=len, reverse=True)
 )
+_DIGITS = r"\d{1,2}"
 _GROUP = re.compile(
-    rf"(?:(?P<count>{'|'.join(_COUNTS)}) )?(?:(?P<size>{'|'.join(_SIZE_WORDS)}) )?"
+    rf"(?:(?P<count>{'|'.join(_COUNTS)}|{_DIGITS}) )?(?:(?P<size>{'|'.join(_SIZE_WORDS)}) )?"
     rf"(?:(?P<color>{'|'.join(COLORS)}) )?(?P<noun>{'|'.join(sorted(NOUNS, reverse=True))})"
     rf"(?: (?P<place>{_ENDINGS}))?"
 )
 _BACKGROUND = re.compile(
-    rf"(?:^|(?: on| with|,) )(?:an? )?(?:(?P<pattern>{'|'.join(PATTERNS)}) )?"
+    rf"(?:^|(?: on| with|,) )(?:(?:an?|the) )?(?:(?P<pattern>{'|'.join(PATTERNS)}) )?"
     rf"(?:(?P<color>{'|'.join(BACKGROUNDS)}) )?background$"
 )
+_WORDS = {*_COUNTS, *_SIZE_WORDS, *COLORS, *NOUNS, *BACKGROUNDS, *PATTERNS}
+_WORDS |= {word for text in (*_OPENINGS, *_RELATIONS, _ENDINGS) for word in re.split(r"\W", text)}
+_WORDS |= {"and", "with", "background"}
+_SHOWN = 8  # unknown words that a refusal names
+
+
+class _Unreadable(Exception):
+    """Why a text cannot be read; becomes a `PromptError` at the edge."""
 
 
 def read(prompt: str) -> Reading:
@@ -152,78 +180,81 @@ def read(prompt: str) -> Reading:
         PromptError: a word or a sentence shape that the shapes world does not know; the message
             says which, what it knows, and how to use real models instead.
     """
-    text = re.sub(r"\s+", " ", prompt.lower().replace("gray", "grey")).strip(" .!")
-    _refuse_unknown_words(prompt, text)
+    try:
+        return _read(_normal(prompt))
+    except _Unreadable as error:
+        raise PromptError(
+            f"the shapes world cannot read the prompt {_short(prompt, 60)!r}: {error}.\n"
+            "It knows, for example "
+            "'three red circles on the left and one blue star on the right':\n"
+            f"{vocabulary()}\n"
+            "For other prompts, name real models in models.toml (README, 'Real models')."
+        ) from None
+
+
+def _normal(prompt: str) -> str:
+    """Small letters, single spaces, no quotes around, no mark at the end, commas after words."""
+    text = re.sub(r"\s+", " ", prompt.lower().replace("gray", "grey"))
+    text = text.lstrip(" \"'`").rstrip(" \"'`.,;:!?")
+    return re.sub(r" ?, ?", ", ", text)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _read(text: str) -> Reading:
+    _refuse_unknown_words(text)
     for opening in _OPENINGS:
         text = text.removeprefix(opening + " ")
-    background: tuple[str | None, str | None] = (None, None)
+    color = pattern = None
     if match := _BACKGROUND.search(text):
-        background = match["color"], match["pattern"]
+        color, pattern = match["color"], match["pattern"]
         text = text[: match.start()]
-        if background == (None, None):
-            raise _refusal(prompt, "the background has neither colour nor pattern")
-    groups = _read_relation(text) or _read_list(text)
-    if groups is None and not (text == "" and background != (None, None)):
-        raise _refusal(prompt, f"cannot make sense of {text!r}")
-    return Reading(groups or (), background)
+        if color is None and pattern is None:
+            raise _Unreadable("the background has neither colour nor pattern")
+        if not text:
+            return Reading((), (color, pattern))
+    if not text:
+        raise _Unreadable("it names no shape")
+    return Reading(_read_relation(text) or _read_list(text), (color, pattern))
 
 
 def _read_relation(text: str) -> tuple[Group, ...] | None:
+    """'a circle to the left of a star'; None if it is not of this kind."""
     for relation, (first, second) in _RELATIONS.items():
         left, found, right = text.partition(f" {relation} ")
-        if found:
-            pair = _read_group(left), _read_group(right)
-            if pair[0] and pair[1] and not (pair[0].region or pair[1].region):
-                return replace(pair[0], region=first), replace(pair[1], region=second)
+        if found and _GROUP.fullmatch(left) and _GROUP.fullmatch(right):
+            subject, other = _read_group(left), _read_group(right)
+            if subject.region is None and other.region is None:
+                return replace(subject, region=first), replace(other, region=second)
     return None
 
 
-def _read_list(text: str) -> tuple[Group, ...] | None:
-    groups = [_read_group(part) for part in re.split(r", and |, | and ", text)]
-    read = tuple(group for group in groups if group is not None)
-    return read if len(read) == len(groups) else None
+def _read_list(text: str) -> tuple[Group, ...]:
+    return tuple(_read_group(part) for part in re.split(r", and |, | and ", text))
 
 
-def _read_group(text: str) -> Group | None:
+def _read_group(text: str) -> Group:
     match = _GROUP.fullmatch(text)
     if match is None:
-        return None
-    region = next((r for r, phrases in _REGIONS.items() if match["place"] in phrases), None)
+        raise _Unreadable(f"it cannot make sense of {_short(text, 60)!r}")
     noun = match["noun"]
-    many = noun not in SHAPES
-    # "circles" without a number asks for more than one: the smallest such count.
-    count = _COUNTS[match["count"]] if match["count"] else 2 if many else 1
+    if match["count"] is None and noun not in SHAPES:
+        raise _Unreadable(f"it needs to know how many {noun}")
+    number = match["count"] or "a"
+    count = _COUNTS[number] if number in _COUNTS else int(number)
     if count == 0:
-        return None
+        raise _Unreadable(f"it cannot be asked for {text!r}: say what there should be")
+    region = next((r for r, phrases in _REGIONS.items() if match["place"] in phrases), None)
     size = _SIZE_WORDS[match["size"]] if match["size"] else None
     return Group(NOUNS[noun], count, match["color"], region, size)
 
 
-def _refuse_unknown_words(prompt: str, text: str) -> None:
-    known = {*_COUNTS, *_SIZE_WORDS, *COLORS, *NOUNS, *BACKGROUNDS, *PATTERNS}
-    for group in (*_OPENINGS, *_RELATIONS, *(p for ps in _REGIONS.values() for p in ps)):
-        known |= set(group.split())
-    known |= {"and", "with", "background"}
-    unknown = [word for word in re.findall(r"[^\s,]+", text) if word not in known]
+def _refuse_unknown_words(text: str) -> None:
+    words = dict.fromkeys(re.findall(r"[^\s,]+", text))
+    unknown = [w for w in words if w not in _WORDS and not re.fullmatch(_DIGITS, w)]
     if unknown:
-        raise _refusal(prompt, "it does not know " + ", ".join(map(repr, unknown[:8])))
-
-
-def _refusal(prompt: str, why: str) -> PromptError:
-    shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
-    return PromptError(
-        f"the shapes world cannot read the prompt {shown!r}: {why}.\n"
-        f"It knows, for example 'three red circles on the left and one blue star on the right':\n"
-        f"{vocabulary()}\n"
-        "For other prompts, name real models in models.toml (README, 'Real models')."
-    )
-
-
-def opposite(region: str) -> str:
-    """The region on the other side."""
-    return _OPPOSITE[region]
-
-
-def place_phrase(region: str) -> str:
-    """'on the left', 'at the top', ..."""
-    return _REGIONS[region][1 if region in ("above", "below") else 0]
+        named = ", ".join(repr(_short(word, 30)) for word in unknown[:_SHOWN])
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        raise _Unreadable(f"it does not know {named}{more}")

@@ -145,7 +145,7 @@ def test_a_shared_encoder_gives_the_same_scores(
 ) -> None:
     tokenizer, model = parts(encoder_settings)
     monkeypatch.setattr("transformers.T5EncoderModel.from_pretrained", None)
-    shared = T5Scorer.sharing(encoder_settings, model, tokenizer)
+    shared = T5Scorer.sharing(encoder_settings, lambda: (tokenizer, model))
     assert shared.score(PROMPT, NEGATIVES) == scorer.score(PROMPT, NEGATIVES)
 
 

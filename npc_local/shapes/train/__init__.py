@@ -4,3 +4,7 @@ Stages: `data` (drawn scenes with captions), `tokens` (tokenizer files), `autoen
 (teaches the text encoders to read), `denoiser` (flow matching, then guidance distillation),
 `export` (an ordinary diffusers FLUX directory). Each stage is seeded and goes on where it stopped.
 """
+
+from npc_local.offline import go_offline
+
+go_offline()  # before anything here imports diffusers or transformers

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import click
 import torch
-from diffusers import AutoencoderTiny
 
-from npc_local.shapes.train.autoencoder import latents, train_autoencoder
+from npc_local.shapes.train.autoencoder import Autoencoder, latents, train_autoencoder
 from npc_local.shapes.train.data import Corpus, make_corpus
-from npc_local.shapes.train.denoiser import Flow, Latents, distil_guidance, pack, train_flow
+from npc_local.shapes.train.denoiser import BATCH, Flow, Latents, distil_guidance, pack, train_flow
 from npc_local.shapes.train.export import export
 from npc_local.shapes.train.samples import sheet
-from npc_local.shapes.train.text import Tokenizers, spoken, train_text
-from npc_local.shapes.train.tokens import clip_tokenizer, sentences, t5_tokenizer
+from npc_local.shapes.train.text import spoken, train_text
+from npc_local.shapes.train.tokens import Tokenizers, make_tokenizers
 
 CAPTIONS = 6  # a scene
 
@@ -37,8 +37,16 @@ CAPTIONS = 6  # a scene
 @click.option("--scenes", default=60_000, help="Training scenes.")
 @click.option("--autoencoder-steps", default=3_600)
 @click.option("--text-steps", default=700)
-@click.option("--steps", default=7_000, help="Of the denoiser.")
-@click.option("--guidance-steps", default=1_000, help="Of guidance distillation.")
+@click.option("--steps", default=5_000, help="Of the denoiser.")
+@click.option("--guidance-steps", default=400, help="Of guidance distillation.")
+@click.option("--batch", default=BATCH, help="Scenes a step of the denoiser.")
+@click.option("--samples", default=10, help="Prompts of each kind on a sample sheet.")
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=True,
+    help="Compile the denoiser: a slow start, then a third faster.",
+)
 def main(
     work: Path,
     out: Path,
@@ -48,38 +56,49 @@ def main(
     text_steps: int,
     steps: int,
     guidance_steps: int,
+    batch: int,
+    samples: int,
+    compiled: bool,
 ) -> None:
     """Train the embedded generator of the shapes world from scratch, on the CPU.
 
     Takes about an hour and three quarters on two cores with the default settings.
     """
     work.mkdir(parents=True, exist_ok=True)
+    _same_data(work / "data.json", {"seed": seed, "scenes": scenes})
     torch.manual_seed(seed)
     print("drawing scenes", flush=True)
     corpus = make_corpus(scenes, CAPTIONS, seed)
-    lines = sentences(5_000, seed)
-    tokenizers = Tokenizers(
-        t5_tokenizer(lines, work / "tokenizer_2"), clip_tokenizer(lines, work / "tokenizer")
-    )
+    tokenizers = make_tokenizers(work, seed)
     autoencoder = train_autoencoder(corpus, work, autoencoder_steps)
     text = train_text(corpus, tokenizers, work, text_steps)
-    data = _latents(corpus, tokenizers, autoencoder, work)
+    data = _latents(corpus, tokenizers, autoencoder, work / f"latents-{autoencoder_steps}.pt")
 
-    def show(flow: Flow, name: str, *, embedded: bool) -> float:
-        return sheet(flow, autoencoder, work / f"{name}.png", scale=3.0, embedded=embedded)
+    def show(flow: Flow, name: str, *, embedded: bool = False) -> float:
+        page = work / f"{name}.png"
+        return sheet(flow, autoencoder, page, per_tag=samples, scale=3.0, embedded=embedded)
 
-    flow = train_flow(Flow(text), data, work, steps, lambda f, n: show(f, n, embedded=False))
-    student = distil_guidance(flow, data, work, guidance_steps)
+    flow = train_flow(Flow(text), data, work, steps, show, batch=batch, compiled=compiled)
+    student = distil_guidance(flow, data, work, guidance_steps, batch=batch, compiled=compiled)
     print(f"right samples: {show(student, 'final', embedded=True):.3f}", flush=True)
     export(student, autoencoder, out)
     print(f"wrote {out}", flush=True)
 
 
+def _same_data(kept: Path, settings: dict[str, int]) -> None:
+    """Refuse to go on with other data than a run began with."""
+    if kept.exists():
+        before = json.loads(kept.read_text())
+        if before != settings:
+            given = ", ".join(f"--{name} {value}" for name, value in before.items())
+            raise click.UsageError(f"{kept.parent} was begun with {given}; give another --work")
+    kept.write_text(json.dumps(settings) + "\n")
+
+
 def _latents(
-    corpus: Corpus, tokenizers: Tokenizers, autoencoder: AutoencoderTiny, work: Path
+    corpus: Corpus, tokenizers: Tokenizers, autoencoder: Autoencoder, kept: Path
 ) -> Latents:
-    """Encode every scene and caption once; kept on disk for a run that goes on."""
-    kept = work / "latents.pt"
+    """Encode every scene and caption once; scenes are kept on disk for a run that goes on."""
     if not kept.exists():
         print("encoding scenes", flush=True)
         scaled = latents(autoencoder, corpus.images) * autoencoder.config.scaling_factor

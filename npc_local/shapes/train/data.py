@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from npc_local.shapes.caption import groups_of
 from npc_local.shapes.draw import draw
 from npc_local.shapes.prompts import TAGS, held_out, sample_record
 from npc_local.shapes.scene import (
@@ -21,9 +20,10 @@ from npc_local.shapes.scene import (
     Background,
     Group,
     Scene,
+    groups_of,
     sample_scene,
 )
-from npc_local.shapes.wording import NUMBERS, background_phrase, varied_phrase, varied_prompt
+from npc_local.shapes.wording import background_phrase, number_word, varied_phrase, varied_prompt
 
 TOKEN_GRID = 8  # image tokens a side: 64 pixels, 4x autoencoder, 2x2 packing
 CLASSES = 1 + len(SHAPES) * len(COLORS)  # what an image token may show; 0 is background
@@ -49,13 +49,13 @@ class Caption:
 
 def sample_groups(rng: random.Random) -> tuple[Group, ...]:
     """What a training scene shows: mostly one of the benchmark's kinds, some free mixtures."""
-    if rng.random() < 0.8:
+    if rng.random() < 0.9:
         return sample_record(rng.choice(tuple(TAGS)), rng, test=False).groups
     free = tuple(
-        Group(rng.choice(SHAPES), rng.randint(1, 3), rng.choice(tuple(COLORS)))
+        Group(rng.choice(SHAPES), rng.randint(1, 2), rng.choice(tuple(COLORS)))
         for _ in range(rng.randint(1, 3))
     )
-    return free if sum(group.count for group in free) <= 6 else sample_groups(rng)
+    return free if sum(group.count for group in free) <= 5 else sample_groups(rng)
 
 
 def sample_caption(groups: tuple[Group, ...], scene: Scene, rng: random.Random) -> Caption:
@@ -82,7 +82,7 @@ def _short_caption(groups: tuple[Group, ...], scene: Scene, rng: random.Random) 
     if lot < 0.45:
         color = rng.choice([None, *(thing.color for thing in scene.things)])
         number = sum(color in (None, thing.color) for thing in scene.things)
-        words = [NUMBERS[number], color, "shape" if number == 1 else "shapes"]
+        words = [number_word(number), color, "shape" if number == 1 else "shapes"]
         return Caption(" ".join(filter(None, words)), (), None, (number, color))
     part = rng.choice(groups if lot < 0.8 else groups_of(scene))
     if rng.random() < 0.5:

@@ -11,29 +11,31 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
 from npc_local.shapes.train.autoencoder import LATENTS
 from npc_local.shapes.train.data import CLASSES, TOKEN_GRID
-from npc_local.shapes.train.progress import Run
+from npc_local.shapes.train.progress import Means, Run
 from npc_local.shapes.train.text import CLIP_WIDTH, T5_WIDTH, TextEncoders
 from npc_local.shapes.train.tokens import T5_LENGTH
 
 CHANNELS = 4 * LATENTS  # of a 2x2-packed image token
 SHIFT = 3.5  # of the time steps, in training and in the scheduler
 _HEADS, _HEAD = 6, 32
-_BATCH = 64
+BATCH = 64  # scenes a step
 _GUIDANCE = (1.0, 6.0)  # range of the distilled scales
 _GAUGE_TIMES = (0.5, 0.7, 0.8, 0.9, 0.97)
 
 
-def new_denoiser() -> FluxTransformer2DModel:
-    """An untrained denoiser whose blocks all begin as the identity."""
-    model = FluxTransformer2DModel(
+def new_denoiser() -> Any:
+    """An untrained FluxTransformer2DModel whose blocks all begin as the identity."""
+    classes: Any = diffusers  # which carry no types
+    model = classes.FluxTransformer2DModel(
         patch_size=1,
         in_channels=CHANNELS,
         num_layers=2,
@@ -68,6 +70,9 @@ def image_ids() -> Tensor:
     return ids.view(-1, 3)
 
 
+Words = tuple[Tensor, Tensor]  # T5's hidden states (n, 26, 128), CLIP's pooled output (n, 96)
+
+
 @dataclass(frozen=True, slots=True)
 class Latents:
     """The training set ready for the denoiser.
@@ -100,9 +105,12 @@ class Flow(nn.Module):
     def _keep(self, _module: nn.Module, _args: object, output: tuple[Tensor, Tensor]) -> None:
         self._seen[:] = [output[1]]
 
-    def velocity(
-        self, noisy: Tensor, time: Tensor, guidance: Tensor, words: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def encode(self, t5_ids: Tensor, clip_ids: Tensor) -> Words:
+        """Captions' token ids as `velocity` takes them."""
+        words: Words = self.text(t5_ids, clip_ids)
+        return words
+
+    def velocity(self, noisy: Tensor, time: Tensor, guidance: Tensor, words: Words) -> Tensor:
         """Velocity (n, 64, 32) at `noisy` for time in [0, 1], scale (n,) and encoded text."""
         made: Tensor = self.denoiser(
             hidden_states=noisy,
@@ -133,7 +141,8 @@ def sample_times(number: int) -> Tensor:
 
 def _optimizers(flow: Flow, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for everything else, slower for the text encoders."""
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for name, weight in flow.denoiser.named_parameters():
         in_block = "transformer_blocks" in name and weight.ndim == 2 and "norm" not in name
         (matrices if in_block else others).append(weight)
@@ -141,53 +150,51 @@ def _optimizers(flow: Flow, rate: float) -> list[torch.optim.Optimizer]:
     slow = {"params": list(flow.text.parameters()), "lr": 0.2 * rate}
     return [
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([{"params": others, "lr": 0.7 * rate}, slow], betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(
+            [{"params": others, "lr": 0.7 * rate}, slow], betas=(0.9, 0.98), weight_decay=0.0
+        ),
     ]
 
 
-def train_flow(flow: Flow, data: Latents, work: Path, steps: int, show: Show) -> Flow:
+def train_flow(
+    flow: Flow,
+    data: Latents,
+    work: Path,
+    steps: int,
+    show: Show,
+    *,
+    batch: int = BATCH,
+    compiled: bool = True,
+) -> Flow:
     """Phase 1. Returns the exponential moving average of the weights."""
     run = Run(work, "denoiser", steps)
     optimizers = _optimizers(flow, 2e-3)
-    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    rates = [group["lr"] for group in groups]
     average = copy.deepcopy(flow)
-    start = 0
-    if state := run.load():
-        flow.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
-        torch.set_rng_state(state["random"])
-        start = state["step"]
-    flow.denoiser.compile_repeated_blocks()
-    sums = {"flow": 0.0, "label": 0.0}
+    start = run.resume(model=flow, average=average, optimizers=optimizers)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    if compiled:
+        flow.denoiser.compile_repeated_blocks()
+    means = Means()
     for step in run.count(start):
-        share = _rate(step, steps)
-        for optimizer, base in zip(optimizers, rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, base, strict=True):
-                group["lr"] = rate * share
-        error, label = _losses(flow, data)
-        (error + 0.1 * label).backward()
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * _rate(step, steps)
+        error, label = _losses(flow, data, batch)
+        torch.autograd.backward(error + 0.1 * label)
         nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         _follow(average, flow, min(0.998, (step + 1) / (step + 20)))
-        sums["flow"] += float(error.detach())
-        sums["label"] += float(label.detach())
-        if (step + 1) % 100 == 0:
-            run.log(step + 1, **{name: value / 100 for name, value in sums.items()})
-            sums = dict.fromkeys(sums, 0.0)
+        means.add(flow=error, label=label)
+        if run.due(step + 1, 100):
+            run.log(step + 1, **means.take())
         if (step + 1) % 500 == 0:
             run.log(step + 1, **gauge(average, data))
             run.log(step + 1, right=show(average, f"step-{step + 1:05}"))
-        if (step + 1) % 250 == 0 or step + 1 == steps:
-            run.save(
-                step=step + 1,
-                model=flow.state_dict(),
-                average=average.state_dict(),
-                optimizers=[optimizer.state_dict() for optimizer in optimizers],
-            )
+        if run.due(step + 1, 250):
+            run.save(step + 1, model=flow, average=average, optimizers=optimizers)
     return average
 
 
@@ -197,19 +204,19 @@ def _rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 150, max(left, 0.01))
 
 
-def _batch(flow: Flow, data: Latents) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scenes, captions, times: clean tokens, labels, T5 ids, CLIP ids."""
-    scenes = torch.randint(len(data.tokens), (_BATCH,))
-    captions = scenes * data.captions + torch.randint(data.captions, (_BATCH,))
+def _batch(data: Latents, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Some scenes, each with one of its captions: clean tokens, labels, T5 ids, CLIP ids."""
+    scenes = torch.randint(len(data.tokens), (number,))
+    captions = scenes * data.captions + torch.randint(data.captions, (number,))
     return data.tokens[scenes].float(), data.labels[scenes], data.t5[captions], data.clip[captions]
 
 
-def _losses(flow: Flow, data: Latents) -> tuple[Tensor, Tensor]:
-    clean, labels, t5, clip = _batch(flow, data)
-    time, noise = sample_times(_BATCH), torch.randn_like(clean)
+def _losses(flow: Flow, data: Latents, batch: int) -> tuple[Tensor, Tensor]:
+    clean, labels, t5, clip = _batch(data, batch)
+    time, noise = sample_times(batch), torch.randn_like(clean)
     noisy = torch.lerp(clean, noise, time.view(-1, 1, 1))
     with torch.autocast("cpu", torch.bfloat16):
-        guess = flow.velocity(noisy, time, torch.ones(_BATCH), flow.text(t5, clip))
+        guess = flow.velocity(noisy, time, torch.ones(batch), flow.encode(t5, clip))
     error = functional.mse_loss(guess.float(), noise - clean)
     label = functional.cross_entropy(flow.label_logits().flatten(0, 1), labels.flatten().long())
     return error, label
@@ -217,7 +224,8 @@ def _losses(flow: Flow, data: Latents) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    kept, fresh = list(average.parameters()), list(model.parameters())
+    kept: list[Tensor] = list(average.parameters())
+    fresh: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(kept, fresh, 1 - decay)
 
 
@@ -225,24 +233,31 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
 def gauge(flow: Flow, data: Latents) -> dict[str, float]:
     """Does the denoiser read? Loss with the right caption, none, and another's, on fixed noise."""
     random = torch.Generator().manual_seed(1)
-    number = 256
-    clean = data.tokens[:number].float()
+    clean = data.tokens[:256].float()
+    number = len(clean)
     noise = torch.randn(clean.shape, generator=random)
     captions = torch.arange(number) * data.captions
-    words = flow.text(data.t5[captions], data.clip[captions])
-    none = flow.text(*(ids.repeat(number, 1) for ids in flow.text.tokenizers([""])))
-    other = tuple(word.roll(1, 0) for word in words)
+    words = flow.encode(data.t5[captions], data.clip[captions])
+    other = words[0].roll(1, 0), words[1].roll(1, 0)
     found = {}
     for time in _GAUGE_TIMES:
         times = torch.full((number,), time)
         noisy = torch.lerp(clean, noise, time)
-        for name, said in (("right", words), ("none", none), ("other", other)):
+        for name, said in (("right", words), ("none", _null(flow, number)), ("other", other)):
             guess = flow.velocity(noisy, times, torch.ones(number), said)
             found[f"{name}@{time}"] = float(functional.mse_loss(guess, noise - clean))
     return found
 
 
-def distil_guidance(teacher: Flow, data: Latents, work: Path, steps: int) -> Flow:
+def distil_guidance(
+    teacher: Flow,
+    data: Latents,
+    work: Path,
+    steps: int,
+    *,
+    batch: int = BATCH,
+    compiled: bool = True,
+) -> Flow:
     """Phase 2. Returns a student whose embedded guidance does the work of CFG in one forward."""
     run = Run(work, "guidance", steps)
     teacher = teacher.eval().requires_grad_(False)
@@ -250,47 +265,47 @@ def distil_guidance(teacher: Flow, data: Latents, work: Path, steps: int) -> Flo
     student.denoiser.requires_grad_(True)
     average = copy.deepcopy(student)
     optimizer = torch.optim.AdamW(student.denoiser.parameters(), lr=3e-4, betas=(0.9, 0.98))
-    start = 0
-    if state := run.load():
-        student.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        start = state["step"]
-    null = teacher.text(*(ids.repeat(_BATCH, 1) for ids in teacher.text.tokenizers([""])))
-    teacher.denoiser.compile_repeated_blocks()
-    student.denoiser.compile_repeated_blocks()
-    total = 0.0
+    start = run.resume(model=student, average=average, optimizer=optimizer)
+    null = _null(teacher, batch)
+    if compiled:
+        teacher.denoiser.compile_repeated_blocks()
+        student.denoiser.compile_repeated_blocks()
+    means = Means()
     for step in run.count(start):
         optimizer.param_groups[0]["lr"] = 3e-4 * _rate(step, steps)
-        clean, _, t5, clip = _batch(teacher, data)
-        time, noise = sample_times(_BATCH), torch.randn_like(clean)
-        noisy = torch.lerp(clean, noise, time.view(-1, 1, 1))
-        low, high = _GUIDANCE
-        scale = low + (high - low) * torch.rand(_BATCH)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                words = teacher.text(t5, clip)
-                one = torch.ones(_BATCH)
-                given = teacher.velocity(noisy, time, one, words).float()
-                blank = teacher.velocity(noisy, time, one, null).float()
-            guess = student.velocity(noisy, time, scale, words)
-        target = torch.lerp(blank, given, scale.view(-1, 1, 1))
-        loss = functional.mse_loss(guess.float(), target)
-        loss.backward()
+        loss = _guidance_loss(student, teacher, null, data)
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(student.denoiser.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         _follow(average, student, min(0.99, (step + 1) / (step + 20)))
-        total += float(loss.detach())
-        if (step + 1) % 50 == 0:
-            run.log(step + 1, loss=total / 50)
-            total = 0.0
-        if (step + 1) % 200 == 0 or step + 1 == steps:
-            run.save(
-                step=step + 1,
-                model=student.state_dict(),
-                average=average.state_dict(),
-                optimizer=optimizer.state_dict(),
-            )
+        means.add(loss=loss)
+        if run.due(step + 1, 50):
+            run.log(step + 1, **means.take())
+        if run.due(step + 1, 200):
+            run.save(step + 1, model=student, average=average, optimizer=optimizer)
     return average
+
+
+def _null(flow: Flow, number: int) -> Words:
+    """The empty caption, `number` times."""
+    t5, clip = flow.text.tokenizers([""])
+    return flow.encode(t5.repeat(number, 1), clip.repeat(number, 1))
+
+
+def _guidance_loss(student: Flow, teacher: Flow, null: Words, data: Latents) -> Tensor:
+    batch = len(null[0])
+    clean, _, t5, clip = _batch(data, batch)
+    time, noise = sample_times(batch), torch.randn_like(clean)
+    noisy = torch.lerp(clean, noise, time.view(-1, 1, 1))
+    low, high = _GUIDANCE
+    scale = low + (high - low) * torch.rand(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            words = teacher.encode(t5, clip)
+            one = torch.ones(batch)
+            given = teacher.velocity(noisy, time, one, words).float()
+            blank = teacher.velocity(noisy, time, one, null).float()
+        guess = student.velocity(noisy, time, scale, words)
+    target = torch.lerp(blank, given, scale.view(-1, 1, 1))
+    return functional.mse_loss(guess.float(), target)

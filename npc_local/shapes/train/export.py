@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderTiny, FluxPipeline
 
+from npc_local.shapes.train.autoencoder import Autoencoder
 from npc_local.shapes.train.denoiser import Flow
 from npc_local.shapes.train.samples import scheduler
 
 
-def export(flow: Flow, autoencoder: AutoencoderTiny, directory: Path) -> None:
-    """Write model_index.json, configs, tokenizers and bfloat16 safetensors to `directory`."""
+def export(flow: Flow, autoencoder: Autoencoder, directory: Path) -> None:
+    """Write model_index.json, configs, tokenizers and safetensors to `directory`.
+
+    Denoiser and autoencoder are kept in bfloat16, to be small. The text encoders are not:
+    transformers loads what it finds, diffusers float32, and FluxPipeline wants both alike.
+    """
     text = flow.text
     text.tie_case()
-    pipeline = FluxPipeline(
+    classes: Any = diffusers  # which carry no types
+    pipeline = classes.FluxPipeline(
         scheduler=scheduler(),
         vae=autoencoder,
         text_encoder=text.clip,
@@ -24,4 +31,6 @@ def export(flow: Flow, autoencoder: AutoencoderTiny, directory: Path) -> None:
         tokenizer_2=text.tokenizers.t5,
         transformer=flow.denoiser,
     )
-    pipeline.to(torch.bfloat16).save_pretrained(directory, safe_serialization=True)
+    pipeline.transformer.to(torch.bfloat16)
+    pipeline.vae.to(torch.bfloat16)
+    pipeline.save_pretrained(directory, safe_serialization=True)

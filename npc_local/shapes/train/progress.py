@@ -5,11 +5,42 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
+
+
+class Stateful(Protocol):
+    """A model or an optimizer."""
+
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...  # noqa: D102
+
+
+Part = Stateful | Sequence[Stateful]
+
+
+class Means:
+    """Means of measurements since they were last taken."""
+
+    def __init__(self) -> None:
+        self._values: defaultdict[str, list[float]] = defaultdict(list)
+
+    def add(self, **values: Tensor) -> None:
+        """Take in the measurements of one step."""
+        for name, value in values.items():
+            self._values[name].append(float(value.detach()))
+
+    def take(self) -> dict[str, float]:
+        """The means; starts over."""
+        means = {name: fmean(values) for name, values in self._values.items()}
+        self._values.clear()
+        return means
 
 
 class Run:
@@ -22,18 +53,36 @@ class Run:
         self._log = self.dir / "log.jsonl"
         self._checkpoint = self.dir / "checkpoint.pt"
 
-    def load(self) -> dict[str, Any] | None:
-        """The last checkpoint, if any. Our own file, tensors and plain values only."""
+    def resume(self, **parts: Part) -> int:
+        """Load the last checkpoint into `parts`; return the step to go on with, 0 if none."""
         if not self._checkpoint.exists():
-            return None
+            return 0
+        # Our own file, tensors and plain values only.
         state: dict[str, Any] = torch.load(self._checkpoint, weights_only=True)
-        return state
+        for name, part in parts.items():
+            if isinstance(part, Sequence):
+                for one, kept in zip(part, state[name], strict=True):
+                    one.load_state_dict(kept)
+            else:
+                part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"])
+        return int(state["step"])
 
-    def save(self, **state: Any) -> None:
+    def save(self, step: int, **parts: Part) -> None:
         """Write a checkpoint so that a kill at any moment leaves the old or the new one."""
+        state: dict[str, Any] = {"step": step, "random": torch.get_rng_state()}
+        for name, part in parts.items():
+            if isinstance(part, Sequence):
+                state[name] = [one.state_dict() for one in part]
+            else:
+                state[name] = part.state_dict()
         fresh = self._checkpoint.with_suffix(".tmp")
-        torch.save(state | {"random": torch.get_rng_state()}, fresh)
+        torch.save(state, fresh)
         os.replace(fresh, self._checkpoint)
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether `step` steps done is a time to log or to save: a round number, or the last."""
+        return step % every == 0 or step == self.steps
 
     def log(self, step: int, **values: float) -> None:
         """Append one line of measurements and print it."""

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
 from npc_local.shapes.claims import check
 from npc_local.shapes.detect import detect
 from npc_local.shapes.prompts import sample_records
+from npc_local.shapes.train.autoencoder import Autoencoder
 from npc_local.shapes.train.denoiser import CHANNELS, SHIFT, Flow
 from npc_local.shapes.wording import read
 
 _COLUMNS = 14
 
 
-def scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """The scheduler that goes with the training's time steps."""
-    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=SHIFT)
+def scheduler() -> Any:
+    """The FlowMatchEulerDiscreteScheduler that goes with the training's time steps."""
+    classes: Any = diffusers  # which carry no types
+    return classes.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=SHIFT)
 
 
 def unpack(tokens: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ def unpack(tokens: Tensor) -> Tensor:
 @torch.no_grad()
 def sample(
     flow: Flow,
-    autoencoder: AutoencoderTiny,
+    autoencoder: Autoencoder,
     prompts: list[str],
     *,
     scale: float,
@@ -52,8 +55,8 @@ def sample(
     ]
     tokens = torch.cat(noise)
     number = len(prompts)
-    words = flow.text(*flow.text.tokenizers([prompt.lower() for prompt in prompts]))
-    none = flow.text(*flow.text.tokenizers([""] * number))
+    words = flow.encode(*flow.text.tokenizers([prompt.lower() for prompt in prompts]))
+    none = flow.encode(*flow.text.tokenizers([""] * number))
     euler = scheduler()
     euler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
     guidance = torch.full((number,), scale if embedded else 1.0)
@@ -71,10 +74,16 @@ def sample(
 
 
 def sheet(
-    flow: Flow, autoencoder: AutoencoderTiny, path: Path, *, scale: float, embedded: bool = False
+    flow: Flow,
+    autoencoder: Autoencoder,
+    path: Path,
+    *,
+    per_tag: int,
+    scale: float,
+    embedded: bool,
 ) -> float:
     """Write a sheet of samples of training-side prompts; return the share that is right."""
-    prompts = [record.prompt for record in sample_records(10, seed=1, test=False)]
+    prompts = [record.prompt for record in sample_records(per_tag, seed=1, test=False)]
     images = sample(flow, autoencoder, prompts, scale=scale, embedded=embedded)
     right = [
         all(finding.holds for finding in check(read(prompt), detect(image)))

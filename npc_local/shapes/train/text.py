@@ -6,7 +6,6 @@ So both first learn, by regression, what captions say (`data.facts`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,41 +14,16 @@ from torch.nn import functional
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
-    CLIPTokenizer,
     T5Config,
     T5EncoderModel,
-    T5Tokenizer,
 )
 
 from npc_local.shapes.train.data import FACTS, Caption, Corpus, facts
-from npc_local.shapes.train.progress import Run
-from npc_local.shapes.train.tokens import CLIP_LENGTH, T5_LENGTH, tie_case
+from npc_local.shapes.train.progress import Means, Run
+from npc_local.shapes.train.tokens import CLIP_LENGTH, Tokenizers, tie_case
 
 T5_WIDTH = 128
 CLIP_WIDTH = 96
-
-
-@dataclass(frozen=True, slots=True)
-class Tokenizers:
-    """The tokenizers of FLUX's two text encoders."""
-
-    t5: T5Tokenizer
-    clip: CLIPTokenizer
-
-    def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Token ids as FluxPipeline makes them: T5 (n, 26) and CLIP (n, 32), padded."""
-
-        def ids(tokenizer: T5Tokenizer | CLIPTokenizer, length: int) -> Tensor:
-            made: Tensor = tokenizer(
-                captions,
-                padding="max_length",
-                max_length=length,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids
-            return made
-
-        return ids(self.t5, T5_LENGTH), ids(self.clip, CLIP_LENGTH)
 
 
 class TextEncoders(nn.Module):
@@ -94,7 +68,7 @@ class TextEncoders(nn.Module):
 
     def tie_case(self) -> None:
         """Make capitals mean what small letters mean."""
-        tie_case(self.tokenizers.t5, self.t5.get_input_embeddings())
+        tie_case(self.tokenizers.t5, self.t5.shared)
 
 
 class _Readers(nn.Module):
@@ -122,40 +96,38 @@ def train_text(corpus: Corpus, tokenizers: Tokenizers, work: Path, steps: int) -
     both = nn.ModuleList([encoders, readers])
     optimizer = torch.optim.AdamW(both.parameters(), lr=1.5e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps + 1)
-    start = 0
-    if state := run.load():
-        both.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["random"])
-        start = state["step"]
+    start = run.resume(model=both, optimizer=optimizer)
+    # All that the schedule keeps besides: a run that goes on may be given more steps.
+    schedule.last_epoch = start
+    means = Means()
     for step in run.count(start):
         chosen = torch.randint(len(captions), (128,))
-        ids, truth = t5_ids[chosen], said[chosen]
-        mask = (ids != tokenizers.t5.pad_token_id).float()
-        hidden, pooled = encoders(ids, clip_ids[chosen])
-        masked = encoders.t5(input_ids=ids, attention_mask=mask).last_hidden_state
-        mean = (masked * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
-        losses = {
-            "t5": _error(readers.t5(readers.token(hidden).amax(1)), truth),
-            "masked": _error(readers.masked(mean), truth),
-            "clip": _error(readers.clip(pooled), truth),
-        }
-        sum(losses.values(), torch.zeros(())).backward()
+        losses = _losses(encoders, readers, t5_ids[chosen], clip_ids[chosen], said[chosen])
+        torch.autograd.backward(sum(losses.values(), torch.zeros(())))
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % 100 == 0:
-            run.log(step + 1, **{name: float(loss) for name, loss in losses.items()})
-        if (step + 1) % 500 == 0 or step + 1 == steps:
-            run.save(
-                step=step + 1,
-                model=both.state_dict(),
-                optimizer=optimizer.state_dict(),
-                schedule=schedule.state_dict(),
-            )
+        means.add(**losses)
+        if run.due(step + 1, 100):
+            run.log(step + 1, **means.take())
+        if run.due(step + 1, 500):
+            run.save(step + 1, model=both, optimizer=optimizer)
     return encoders
+
+
+def _losses(
+    encoders: TextEncoders, readers: _Readers, t5_ids: Tensor, clip_ids: Tensor, truth: Tensor
+) -> dict[str, Tensor]:
+    mask = (t5_ids != encoders.tokenizers.t5.pad_token_id).float()
+    hidden, pooled = encoders(t5_ids, clip_ids)
+    masked = encoders.t5(input_ids=t5_ids, attention_mask=mask).last_hidden_state
+    mean = (masked * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+    return {
+        "t5": _error(readers.t5(readers.token(hidden).amax(1)), truth),
+        "masked": _error(readers.masked(mean), truth),
+        "clip": _error(readers.clip(pooled), truth),
+    }
 
 
 def _error(guess: Tensor, truth: Tensor) -> Tensor:

@@ -1,0 +1,7 @@
+"""No network for diffusers and transformers, said before any test module imports them."""
+
+from __future__ import annotations
+
+from npc_local.offline import go_offline
+
+go_offline()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from PIL import Image
+
+from npc_local import roles
+from npc_local.backends import open_backend
+from npc_local.backends.base import Request
+from npc_local.config import ShapesBackendSettings
+from npc_local.errors import BackendError, PromptError
+from npc_local.records import Caption, Claim
+from npc_local.shapes.backend import ShapesBackend
+from npc_local.shapes.draw import draw
+from npc_local.shapes.prompts import sample_records
+from npc_local.shapes.scene import Background, Scene, sample_scene
+from tests.shapes.test_claims import scene, thing
+
+AGENT = ShapesBackend("shapes")
+
+
+def verify(prompt, picture):
+    return asyncio.run(roles.verify(AGENT, prompt, picture))
+
+
+def describe(picture):
+    return asyncio.run(roles.describe(AGENT, picture))
+
+
+def propose(prompt, caption, reason="expected one star, found none", count=5):
+    return asyncio.run(roles.propose(AGENT, prompt, caption, reason, count))
+
+
+WRONG = draw(
+    scene(
+        *(thing("red circle", place) for place in ("left", "top", "right")),
+        thing("green star", "bottom"),
+    )
+)
+
+
+def test_a_right_picture():
+    rng = random.Random(0)
+    for record in sample_records(3, seed=0):
+        verdict = verify(record.prompt, draw(sample_scene(record.groups, rng)))
+        assert (verdict.correct, verdict.score, verdict.reason) == (True, 1.0, "")
+        assert all(claim.holds for claim in verdict.claims)
+
+
+def test_a_wrong_picture():
+    verdict = verify("a photo of two circles", WRONG)
+    assert not verdict.correct
+    assert verdict.score == 0.0
+    assert verdict.reason == "expected two circles, found three; an extra green star"
+    assert verdict.claims == (Claim("two circles", False), Claim("nothing else", False))
+
+
+def test_the_score_is_the_share_of_claims_that_hold():
+    assert verify("three red circles", WRONG).score == pytest.approx(2 / 3)
+
+
+def test_the_whole_loop_s_words():
+    prompt = "a photo of two red circles"
+    reason = verify(prompt, WRONG).reason
+    caption = describe(WRONG)
+    assert caption.text.startswith("The picture shows three red circles and a green star on a ")
+    negatives = propose(prompt, caption, reason, count=3)
+    assert [n.text for n in negatives] == ["a green star", "three red circles", "four shapes"]
+    assert {n.kind for n in negatives} == {"targeted"}
+
+
+def test_answers_are_deterministic():
+    assert verify("two circles", WRONG) == verify("two circles", WRONG)
+    assert describe(WRONG) == describe(WRONG.copy())
+    assert propose("a star", describe(WRONG)) == propose("a star", describe(WRONG))
+
+
+def test_an_enlarged_picture_gets_the_same_answers():
+    large = WRONG.resize((512, 512), Image.Resampling.NEAREST)
+    assert verify("two circles", large) == verify("two circles", WRONG)
+
+
+@pytest.mark.parametrize("picture", [Image.new("RGB", (64, 64)), Image.new("L", (1, 1))])
+def test_garbage_is_judged_not_crashed_on(picture):
+    assert not verify("two red circles", picture).correct
+    assert 90 <= len(describe(picture).text.split()) <= 160
+    assert propose("two red circles", describe(picture))
+
+
+def test_unknown_words_are_the_prompt_s_fault():
+    for ask in (verify, propose):
+        with pytest.raises(PromptError, match="'clocks', 'cat'"):
+            ask("three clocks and one cat", WRONG if ask is verify else describe(WRONG))
+
+
+def test_another_captioner_s_words_are_not_the_prompt_s_fault():
+    with pytest.raises(BackendError, match="captioner and proposer"):
+        propose("two circles", Caption("Three circles, seen by someone else."))
+
+
+@pytest.mark.parametrize("role", ["verify", "caption"])
+def test_a_missing_image(role):
+    request = Request(role, {"prompt": "a star"}, system="", user="", schema={})
+    with pytest.raises(BackendError, match=f"{role}: needs an image"):
+        asyncio.run(AGENT.complete(request))
+
+
+def test_it_opens_through_the_same_door_as_any_backend():
+    backend = open_backend("agents", ShapesBackendSettings(kind="shapes"))
+    assert isinstance(backend, ShapesBackend)
+    assert backend.name == "agents"
+    asyncio.run(backend.check())
+    asyncio.run(backend.aclose())
+    assert backend.fingerprint() == AGENT.fingerprint()
+
+
+def test_the_fingerprint_changes_with_the_answers(monkeypatch):
+    before = AGENT.fingerprint()
+    monkeypatch.setattr("npc_local.shapes.backend._VERSION", "next")
+    assert AGENT.fingerprint() != before
+
+
+def test_an_empty_picture():
+    picture = draw(Scene((), Background("mint", "striped")))
+    assert verify("a star", picture).reason == "expected one star, found none"
+    negatives = propose("a star", describe(picture))
+    assert [n.text for n in negatives] == ["a striped mint background"]

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+from npc_local.shapes.claims import check, in_region
+from npc_local.shapes.scene import Background, Scene, Thing
+from npc_local.shapes.wording import Reading, read
+from tests.shapes.strategies import PROMPTS, WILD_SCENES
+
+PLACES = {"left": (11, 32), "right": (53, 32), "top": (32, 11), "bottom": (32, 53)}
+PLACES |= {"middle": (32, 32)}
+RADII = {"small": 5.6, "medium": 7.8, "large": 10.0}
+
+
+def thing(words, place="middle"):
+    """'red star', 'large red star'."""
+    *size, color, shape = words.split()
+    return Thing(shape, color, *PLACES[place], RADII[size[0] if size else "medium"])
+
+
+def scene(*things, ground=("white", "plain")):
+    made = [one if isinstance(one, Thing) else thing(one) for one in things]
+    return Scene(tuple(made), Background(*ground))
+
+
+def reason(prompt, seen):
+    return "; ".join(f.wrong for f in check(read(prompt), seen) if not f.holds)
+
+
+def claims(prompt, seen):
+    return {f.claim: f.holds for f in check(read(prompt), seen)}
+
+
+# ---------------------------------------------------------------- number, colour, anything else
+
+
+def test_number():
+    two = scene("red circle", "blue circle")
+    assert claims("two circles", two) == {"two circles": True, "nothing else": True}
+    assert reason("three circles", two) == "expected three circles, found two"
+    assert reason("one circle", two) == "expected one circle, found two"
+    assert reason("two circles", scene()) == "expected two circles, found none"
+    assert reason("12 circles", two) == "expected 12 circles, found two"
+
+
+def test_more_than_nine():
+    many = scene(*["red circle"] * 12)
+    assert reason("nine circles", many) == "expected nine circles, found 12"
+    assert reason("12 circles", many) == ""
+    assert reason("a star", many) == "expected one star, found none; 12 extra red circles"
+
+
+def test_nothing_else():
+    seen = scene("red circle", "red circle", "red circle", "green star")
+    assert reason("two circles", seen) == "expected two circles, found three; an extra green star"
+    seen = scene("red circle", "blue cross", "blue cross", "green star")
+    assert reason("a circle", seen) == "two extra blue crosses and an extra green star"
+
+
+def test_colour():
+    prompt = "two red circles"
+    assert reason(prompt, scene("red circle", "red circle")) == ""
+    assert reason(prompt, scene("red circle", "blue circle")) == (
+        "expected two red circles, found one but one blue"
+    )
+    assert reason("a red circle", scene("blue circle")) == (
+        "expected one red circle, found none but one blue"
+    )
+    assert claims(prompt, scene("red circle", "blue circle")) == {
+        "two circles": True,
+        "two red circles": False,
+        "nothing else": True,
+    }
+
+
+def test_an_open_colour_takes_any():
+    assert reason("three circles", scene("red circle", "blue circle", "black circle")) == ""
+
+
+# ---------------------------------------------------------------- place and size
+
+
+@pytest.mark.parametrize(
+    ("prompt", "place"),
+    [
+        ("a star on the left", "left"),
+        ("a star on the right", "right"),
+        ("a star at the top", "top"),
+        ("a star at the bottom", "bottom"),
+    ],
+)
+def test_place(prompt, place):
+    for other in PLACES:
+        wrong = reason(prompt, scene(thing("red star", other)))
+        assert (wrong == "") == (other == place)
+        if wrong:
+            assert wrong == prompt.replace("a star", "the star should be")
+
+
+def test_the_middle_is_neither_left_nor_right():
+    for x, left, right in ((27, True, False), (29, False, False), (37, False, True)):
+        one = Thing("star", "red", x, 32, 8)
+        assert (in_region("left", one), in_region("right", one)) == (left, right)
+
+
+def test_place_of_what_is_not_there():
+    assert reason("two stars on the left", scene()) == (
+        "expected two stars, found none; there are no stars on the left"
+    )
+
+
+def test_all_of_a_group_must_be_in_place():
+    seen = scene(thing("red star", "left"), thing("red star", "right"))
+    assert reason("two stars on the left", seen) == "the stars should be on the left"
+
+
+def test_size_against_each_other():
+    prompt = "a larger star on the left and a smaller circle on the right"
+
+    def seen(star, circle):
+        return scene(thing(f"{star} red star", "left"), thing(f"{circle} red circle", "right"))
+
+    assert reason(prompt, seen("large", "medium")) == ""
+    assert reason(prompt, seen("medium", "small")) == ""
+    assert reason(prompt, seen("medium", "medium")) == (
+        "the star should be larger; the circle should be smaller"
+    )
+    assert claims(prompt, seen("small", "large"))["larger star"] is False
+
+
+def test_size_when_there_is_nothing_to_compare_with():
+    prompt = "a larger star and a smaller circle"
+    assert reason(prompt, scene("large red star")) == (
+        "there is nothing that the star is larger than; "
+        "expected one circle, found none; there is no smaller circle"
+    )
+
+
+def test_size_by_itself_is_the_word():
+    assert reason("a large star", scene("large red star")) == ""
+    assert reason("a large star", scene("medium red star")) == "the star should be larger"
+    assert reason("a small star", scene("medium red star")) == "the star should be smaller"
+
+
+# ---------------------------------------------------------------- background
+
+
+def test_background():
+    seen = scene("red star", ground=("pink", "striped"))
+    assert reason("a star on a striped pink background", seen) == ""
+    assert reason("a star on a striped background", seen) == ""
+    assert reason("a star", seen) == ""
+    assert reason("a star on a plain white background", seen) == (
+        "the background is pink, not white; the background is striped, not plain"
+    )
+    assert claims("a dotted background", seen) == {"dotted background": False}
+
+
+# ---------------------------------------------------------------- one shape named twice
+
+
+def test_a_circle_and_a_circle_are_two_circles():
+    assert claims("a red circle and a red circle", scene("red circle", "red circle")) == {
+        "two circles": True,
+        "two red circles": True,
+        "nothing else": True,
+    }
+    assert reason("a circle and a circle", scene("red circle")) == (
+        "expected two circles, found one"
+    )
+
+
+def test_two_red_circles_and_one_blue_circle():
+    prompt = "two red circles and one blue circle"
+    assert reason(prompt, scene("red circle", "blue circle", "red circle")) == ""
+    assert reason(prompt, scene("red circle", "red circle", "red circle")) == (
+        "expected two red circles, found three; expected one blue circle, found none"
+    )
+
+
+def test_an_open_colour_beside_a_named_one():
+    prompt = "a red circle and a circle"
+    assert reason(prompt, scene("red circle", "blue circle")) == ""
+    assert reason(prompt, scene("red circle", "red circle")) == ""
+    assert reason(prompt, scene("blue circle", "blue circle")) == (
+        "expected one red circle, found none"
+    )
+
+
+def test_one_shape_at_two_places():
+    prompt = "a circle on the left and a circle on the right"
+    left, right = thing("red circle", "left"), thing("blue circle", "right")
+    assert reason(prompt, scene(left, right)) == ""
+    assert reason(prompt, scene(right, left)) == ""
+    assert reason(prompt, scene(left, left)) == "the circle should be on the right"
+
+
+def test_things_are_shared_out_so_that_the_claims_hold_if_they_can():
+    prompt = "a circle on the left and a large red circle"
+    seen = scene(thing("large red circle", "left"), thing("blue circle", "left"))
+    assert reason(prompt, seen) == ""
+    both = "a red circle on the left and a red circle on the right"
+    assert reason(both, scene(thing("red circle", "right"), thing("red circle", "left"))) == ""
+    one = scene(thing("red circle", "left"), thing("blue circle", "right"))
+    # No one thing can be both the circle on the left and the red circle on the left.
+    assert reason("a circle on the left and a red circle on the left", one) != ""
+
+
+def test_one_shape_in_two_sizes():
+    prompt = "a larger circle and a smaller circle"
+    assert reason(prompt, scene("small red circle", "large blue circle")) == ""
+    assert reason(prompt, scene("medium red circle", "medium blue circle")) != ""
+
+
+# ---------------------------------------------------------------- any of it
+
+
+@settings(deadline=None)
+@given(PROMPTS, WILD_SCENES)
+def test_any_prompt_can_be_checked_against_any_scene(groups, seen):
+    findings = check(Reading(groups), seen)
+    assert findings
+    for finding in findings:
+        assert finding.claim
+        assert finding.holds or finding.wrong
+    if all(finding.holds for finding in findings):
+        assert len(seen.things) == sum(group.count for group in groups)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from PIL import Image
+
+from npc_local.shapes.detect import detect, same
+from npc_local.shapes.draw import draw
+from npc_local.shapes.scene import BACKGROUNDS, PATTERNS, Background, Group, Scene, sample_scene
+from npc_local.shapes.train.data import sample_groups
+from tests.shapes.strategies import lone_scenes
+
+
+def test_at_least_99_percent_of_drawn_scenes_are_read_back_exactly():
+    rng = random.Random(2024)
+    scenes = [sample_scene(sample_groups(rng), rng) for _ in range(1_000)]
+    wrong = [scene for scene in scenes if not same(scene, detect(draw(scene)))]
+    assert len(wrong) <= 10, wrong[:3]
+
+
+@settings(max_examples=200, deadline=None)
+@given(lone_scenes())
+def test_a_single_thing_is_always_read_back_exactly(scene):
+    assert same(scene, detect(draw(scene)))
+
+
+def test_a_full_grid_is_read_back():
+    groups = Group("star", 4, "black"), Group("cross", 5, "yellow")
+    scene = sample_scene(groups, random.Random(0))
+    assert same(scene, detect(draw(scene)))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("color", BACKGROUNDS)
+def test_an_empty_scene(color, pattern):
+    scene = Scene((), Background(color, pattern))
+    assert detect(draw(scene)) == scene
+
+
+@pytest.mark.parametrize("way", [Image.Resampling.NEAREST, Image.Resampling.BICUBIC])
+@pytest.mark.parametrize("side", [128, 192, 512])
+def test_an_enlarged_picture_reads_the_same(side, way):
+    rng = random.Random(side)
+    for _ in range(5):
+        scene = sample_scene(sample_groups(rng), rng)
+        assert same(scene, detect(draw(scene).resize((side, side), way)))
+
+
+def _noise():
+    values = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def _gradient():
+    row = np.linspace(0, 255, 64, dtype=np.uint8)
+    return Image.fromarray(np.stack([np.tile(row, (64, 1))] * 3, axis=-1))
+
+
+GARBAGE = {
+    "noise": _noise(),
+    "gradient": _gradient(),
+    "black": Image.new("RGB", (64, 64)),
+    "one pixel": Image.new("RGB", (1, 1), "red"),
+    "one row": Image.new("RGB", (300, 1), "blue"),
+    "large": Image.new("RGB", (1000, 700), "green"),
+    "confetti": _noise().resize((12, 12)).resize((64, 64), Image.Resampling.NEAREST),
+    **{
+        mode: _noise().convert(mode)
+        for mode in ("RGBA", "P", "L", "LA", "1", "CMYK", "HSV", "YCbCr", "I", "F")
+    },
+}
+
+
+@pytest.mark.parametrize("picture", GARBAGE.values(), ids=GARBAGE)
+def test_any_picture_gives_a_scene(picture):
+    before = picture.tobytes()
+    scene = detect(picture)
+    assert scene.background.color in BACKGROUNDS
+    assert scene.background.pattern in PATTERNS
+    assert all(np.isfinite([thing.x, thing.y, thing.radius]).all() for thing in scene.things)
+    assert detect(picture) == scene
+    assert picture.tobytes() == before
+
+
+def test_modes_that_keep_the_colours_read_the_same():
+    scene = sample_scene((Group("star", 2, "red"), Group("circle", 1, "blue")), random.Random(4))
+    picture = draw(scene)
+    assert same(scene, detect(picture.convert("RGBA")))
+    assert same(scene, detect(picture.quantize(256)))
+
+
+def test_same_tells_scenes_apart():
+    scene = sample_scene((Group("star", 2, "red"),), random.Random(0))
+    first, second = scene.things
+    assert same(scene, Scene((second, first), scene.background))
+    assert not same(scene, Scene((first, first), scene.background))
+    assert not same(scene, Scene((first,), scene.background))
+    other = Background("white" if scene.background.color != "white" else "pink")
+    assert not same(scene, Scene(scene.things, other))

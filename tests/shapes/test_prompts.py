@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from npc_local.shapes.prompts import TAGS, held_out, sample_record, sample_records
+from npc_local.shapes.scene import Group, sample_scene
+from npc_local.shapes.train.data import sample_caption, sample_groups
+from npc_local.shapes.wording import read
+
+KNOWN = [
+    "A photo of a black triangle, a red star, and a purple cross",
+    "A photo of two circles",
+    "A photo of one yellow square and three purple crosses",
+    "A photo of a yellow circle on the left and a purple cross on the right",
+    "A photo of two crosses on the left and one circle on the right",
+    "A photo of a smaller triangle on the left and a larger star on the right",
+    "A photo of two stars, one cross, and one triangle",
+]
+GENEVAL_PP = Path(__file__).parents[2].parent / "shared/data/geneval_pp.jsonl"
+
+
+def _form(record):
+    """Keys and types of a record, its entries' included."""
+    form = {(key, type(value).__name__) for key, value in record.items()}
+    for part in ("include", "exclude"):
+        for entry in record.get(part, ()):
+            form |= {(part, key, type(value).__name__) for key, value in entry.items()}
+    return form
+
+
+def _values(record, key):
+    return {entry[key] for entry in record["include"] if key in entry}
+
+
+@pytest.fixture(scope="module")
+def geneval_pp():
+    if not GENEVAL_PP.exists():
+        pytest.skip(f"GenEval++'s records are not there: {GENEVAL_PP}")
+    by_tag = defaultdict(list)
+    for line in GENEVAL_PP.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        by_tag[record["tag"]].append(record)
+    return by_tag
+
+
+def test_the_kinds_are_those_of_geneval_pp(geneval_pp):
+    assert set(TAGS) == set(geneval_pp)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_records_have_the_form_of_geneval_pp(tag, geneval_pp):
+    ours = [r.to_json() for r in sample_records(30, seed=0) if r.tag == tag]
+    theirs = geneval_pp[tag]
+    assert set().union(*map(_form, ours)) == set().union(*map(_form, theirs))
+    assert {tuple(record) for record in ours} <= {tuple(record) for record in theirs}
+    for key in ("region", "size"):
+        known = set().union(*(_values(record, key) for record in theirs))
+        assert set().union(*(_values(record, key) for record in ours)) <= known
+
+
+def test_a_counting_record_as_json():
+    record = next(r for r in sample_records(5, seed=0) if r.tag == "counting")
+    group = record.groups[0]
+    assert record.to_json() == {
+        "tag": "counting",
+        "include": [{"class": group.shape, "count": group.count}],
+        "exclude": [{"class": group.shape, "count": group.count + 1}],
+        "prompt": record.prompt,
+    }
+    json.dumps(record.to_json())
+
+
+def test_so_many_of_each_kind():
+    assert Counter(r.tag for r in sample_records(12, seed=3)) == dict.fromkeys(TAGS, 12)
+
+
+def test_the_same_seed_gives_the_same_records():
+    assert sample_records(6, seed=1) == sample_records(6, seed=1)
+    assert sample_records(6, seed=1) != sample_records(6, seed=2)
+
+
+def test_known_records():
+    """The first of seed 0; a change here changes every published number."""
+    said = [r.prompt for r in sample_records(1, seed=0)]
+    assert said == KNOWN
+
+
+def test_sides_are_disjoint_in_any_order():
+    test, train = (
+        {frozenset(r.groups) for r in sample_records(60, seed=0, test=side)}
+        for side in (True, False)
+    )
+    assert test
+    assert train
+    assert not test & train
+    groups = Group("star", 1, "red"), Group("circle", 2, "blue"), Group("cross", 1)
+    assert held_out(groups) == held_out(groups[::-1])
+
+
+@pytest.mark.parametrize("side", [True, False])
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_record_is_of_the_side_asked_for(tag, side):
+    rng = random.Random(9)
+    assert all(held_out(sample_record(tag, rng, test=side).groups) == side for _ in range(30))
+
+
+def test_no_training_caption_says_a_test_prompt():
+    rng = random.Random(11)
+    checked = 0
+    for _ in range(1_500):
+        groups = sample_groups(rng)
+        scene = sample_scene(groups, rng)
+        for _ in range(2):
+            caption = sample_caption(groups, scene, rng)
+            if caption.groups:  # the others are empty, name a background, or a number of shapes
+                said = read(caption.text).groups
+                assert Counter(said) == Counter(caption.groups)
+                assert not held_out(said), caption.text
+                checked += 1
+    assert checked > 2_000
