@@ -1,12 +1,15 @@
 # Two commands on a fresh machine with Python >= 3.11: `make demo` and `make test`.
 # Each makes the environment first, once. PYTHON=... picks the interpreter, VENV=... the place.
 
-PYTHON ?= python3
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP_FLAGS ?=
 PROMPT ?= A photo of one red square on the left and two blue stars on the right
+
+export PROMPT
 
 .PHONY: demo test check lint types bench clean help
 
@@ -17,14 +20,13 @@ help:
 	@echo "make bench   the shapes benchmark: base, NPC, re-seeding"
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "npc-local needs Python 3.11 or newer: make ... PYTHON=python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "npc-local needs Python 3.11 or newer: make ... PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/npc-local run "$(PROMPT)"
+	$(BIN)/npc-local run -- "$$PROMPT"
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -7,8 +7,7 @@ a command needs, it imports. The method itself is `loop`, files are `rundir`, th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -101,7 +100,7 @@ Examples:
 @click.option(
     "--negative-steps",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=1),
     help="First denoising steps that the negative acts in.  [default: the generator's]",
 )
 @click.option(
@@ -142,7 +141,7 @@ def run(
     import asyncio
 
     from npc_local.config import load_config
-    from npc_local.display import Display, error_console
+    from npc_local.display import Display, error_console, libraries_quiet
     from npc_local.offline import go_offline
     from npc_local.prompts import check_prompt
     from npc_local.rundir import output_directory
@@ -151,7 +150,7 @@ def run(
     checked = [check_prompt(prompt) for prompt in prompts]
     chosen = _adjust(load_config(config, overrides).profile(profile), candidates, negative_steps)
     display = Display(error_console(), terse=as_json)
-    with output_directory(out) as directory, _libraries_quiet() as stdout:
+    with output_directory(out) as directory, libraries_quiet() as stdout:
         job = _Job(chosen, seed, directory, display, stdout if as_json else None)
         code = asyncio.run(_correct_all(checked, job))
     ctx.exit(code)
@@ -174,24 +173,6 @@ def _adjust(
             )
         generator = generator.model_copy(update={"negative_steps": negative_steps})
     return replace(profile, generator=generator, candidates=candidates or profile.candidates)
-
-
-@contextmanager
-def _libraries_quiet() -> Iterator[TextIO]:
-    """Keep libraries' warnings to themselves and their prints off standard output, given here."""
-    import logging
-    import sys
-    import warnings
-
-    stdout, disabled = sys.stdout, logging.root.manager.disable
-    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
-        if not sys.warnoptions:
-            warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield stdout
-        finally:
-            logging.disable(disabled)
 
 
 @dataclass(frozen=True, slots=True)

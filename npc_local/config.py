@@ -85,7 +85,7 @@ class GeneratorSettings(_Section):
     steps: int = Field(ge=1)
     guidance_scale: float = Field(ge=0)
     true_cfg_scale: float = Field(gt=1)
-    negative_steps: int = Field(default=3, ge=0)
+    negative_steps: int = Field(default=3, ge=1)
     after: Literal["off", "null"] = "off"
     height: int = Field(ge=16)
     width: int = Field(ge=16)

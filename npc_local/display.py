@@ -6,8 +6,13 @@ and models are shown literally: no markup, no control characters. Nothing is dec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.padding import Padding
@@ -38,6 +43,20 @@ _STATUS_STYLE = {
 def error_console() -> Console:
     """Return a console on standard error that takes every text as it is."""
     return Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def libraries_quiet() -> Iterator[TextIO]:
+    """Keep libraries' warnings to themselves and their prints off standard output, given here."""
+    stdout, disabled = sys.stdout, logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield stdout
+        finally:
+            logging.disable(disabled)
 
 
 def plain(text: str) -> str:

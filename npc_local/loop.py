@@ -82,7 +82,7 @@ async def correct(
 
     An `NpcError` on the way gives status "error" with everything judged so far and no answer. An
     image whose verification failed has no verdict and is in no attempt: it went to `watch`, as the
-    value of its "generate" step, before it was judged. Anything else propagates, cancellation
+    value of its "generate" step, before it was judged, and counts in `forwards`. Anything else propagates, cancellation
     included; an image in the making is then finished by its thread and dropped.
     """
     begun = perf_counter()
@@ -103,6 +103,7 @@ async def correct(
         candidates=search.candidates,
         caption=search.caption,
         answer=answer,
+        forwards=search.forwards,
         seconds=perf_counter() - begun,
         error=None if failure is None else str(failure),
         exit_code=None if failure is None else failure.exit_code,
@@ -122,9 +123,13 @@ class _Search:
     caption: Caption | None = None
     candidates: tuple[Candidate, ...] = ()
     attempts: list[Attempt] = field(default_factory=list)
+    forwards: int = 0
 
     async def run(self) -> tuple[Status, Attempt]:
         """Return how the search ended, and with which image."""
+        for agent in (self.cast.verifier, self.cast.proposer):
+            agent.accepts(self.prompt)
+
         # 1. Generate and verify. Nothing else runs for an image that is right at once.
         original = self.original = await self._attempt(None, index=0)
         if original.verdict.correct:
@@ -161,6 +166,7 @@ class _Search:
         """Make one image and have it judged."""
         # The generator blocks: in a thread of its own it leaves the agents cancellable.
         render = await self._step("generate", index, asyncio.to_thread(self._generate, candidate))
+        self.forwards += render.forwards
         verdict = await self._step(
             "verify", index, roles.verify(self.cast.verifier, self.prompt, render.image)
         )

@@ -99,12 +99,7 @@ class Correction:
     candidates: tuple[Candidate, ...]
     caption: Caption | None
     answer: Attempt | None
+    forwards: int
     seconds: float
     error: str | None = None
     exit_code: int | None = None
-
-    @property
-    def forwards(self) -> int:
-        """Denoiser forwards of all images made for this prompt."""
-        made = (() if self.original is None else (self.original,)) + self.attempts
-        return sum(attempt.render.forwards for attempt in made)

@@ -121,6 +121,7 @@ class RunDir:
             candidates=self._candidates,
             caption=self._caption,
             answer=None,
+            forwards=sum(render.forwards for render in self._renders.values()),
             seconds=time.perf_counter() - self._begun,
             error=error,
             exit_code=exit_code,
@@ -136,29 +137,27 @@ class RunDir:
                 _write(self.path / ANSWER, _png(correction.answer.render.image))
             if correction.original is not None:
                 _write(self.path / SHEET, _png(sheet(correction)))
-            content = self.record(correction) | {
-                "profile": TypeAdapter(ResolvedProfile).dump_python(self._profile, mode="json"),
-                "versions": {
-                    "npc-local": __version__,
-                    "torch": importlib.metadata.version("torch"),
-                    "diffusers": importlib.metadata.version("diffusers"),
-                    "transformers": importlib.metadata.version("transformers"),
-                },
-            }
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            # What of a path is no UTF-8 (a lone surrogate in Python) becomes a JSON escape.
-            _write(self.path / RECORD, text.encode("utf-8", "backslashreplace"))
         except StorageError as error:
-            if correction.status == "error":
-                return correction
-            return replace(
-                correction,
-                status="error",
-                answer=None,
-                error=str(error),
-                exit_code=error.exit_code,
-            )
+            correction = _failed(correction, error)
+        try:
+            self._write_record(correction)
+        except StorageError as error:
+            correction = _failed(correction, error)
         return correction
+
+    def _write_record(self, correction: Correction) -> None:
+        content = self.record(correction) | {
+            "profile": TypeAdapter(ResolvedProfile).dump_python(self._profile, mode="json"),
+            "versions": {
+                "npc-local": __version__,
+                "torch": importlib.metadata.version("torch"),
+                "diffusers": importlib.metadata.version("diffusers"),
+                "transformers": importlib.metadata.version("transformers"),
+            },
+        }
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        # What of a path is no UTF-8 (a lone surrogate in Python) becomes a JSON escape.
+        _write(self.path / RECORD, text.encode("utf-8", "backslashreplace"))
 
     def record(self, correction: Correction) -> dict[str, Any]:
         """Return a correction as plain data, its images as absolute paths."""
@@ -169,7 +168,7 @@ class RunDir:
             "prompt": correction.prompt,
             "seed": correction.seed,
             "status": correction.status,
-            "correct": verdict is not None and verdict.correct,
+            "correct": None if verdict is None else verdict.correct,
             "score": None if verdict is None else verdict.score,
             "reason": None if verdict is None else verdict.reason,
             "negative": None if answer is None else _negative(answer),
@@ -208,6 +207,15 @@ class RunDir:
             Attempt(self._candidates[index - 1] if index else None, self._renders[index], verdict)
             for index, verdict in sorted(self._verdicts.items())
         ]
+
+
+def _failed(correction: Correction, error: StorageError) -> Correction:
+    """Return the correction as an error, unless it is one already."""
+    if correction.status == "error":
+        return correction
+    return replace(
+        correction, status="error", answer=None, error=str(error), exit_code=error.exit_code
+    )
 
 
 def _image_name(index: int) -> str:

@@ -42,6 +42,10 @@ class FakeScorer:
         self.scores = scores
         self.asked: list[tuple[str, list[str]]] = []
 
+    def fingerprint(self) -> str:
+        """Return a constant: always the same scores."""
+        return "fake"
+
     def score(self, prompt: str, negatives: Sequence[str]) -> list[float]:
         """Look the scores up."""
         self.asked.append((prompt, list(negatives)))

@@ -49,6 +49,10 @@ class Backend(Protocol):
         """Answer one request, or raise `BackendError` (`PromptError` if the prompt is at fault)."""
         ...
 
+    def accepts(self, prompt: str) -> None:
+        """Raise `PromptError` if this backend can never serve `prompt`. Called before any work."""
+        ...
+
     async def check(self) -> None:
         """Raise `BackendError` unless the backend can serve now. Called before any work."""
         ...

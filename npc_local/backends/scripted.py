@@ -70,6 +70,9 @@ class ScriptedBackend:
             raise BackendError(f"backend {self.name}: {request.role}: {data['error']}")
         return Reply(data=data, raw=json.dumps(data))
 
+    def accepts(self, prompt: str) -> None:
+        """Take any prompt: the answers are fixed."""
+
     async def check(self) -> None:
         """Nothing can be down: the replies are in memory."""
 

@@ -1,7 +1,7 @@
-"""The arms of a benchmark: what is done about an image that is wrong, each at the same cost.
+"""The arms of a benchmark: what is done about an image that is wrong.
 
-Every arm starts from the same base image and may make `budget` more, stopping at the first that
-the verifier finds correct. Which prompts, how many, and the tables are left to others.
+Every arm starts from the same base image and may make at most `budget` more, stopping at the first
+that the verifier finds correct. Which prompts, how many, and the tables are left to others.
 """
 
 from __future__ import annotations

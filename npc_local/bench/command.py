@@ -20,7 +20,7 @@ _EXAMPLES = """\b
 Examples:
   npc-local bench shapes
   npc-local bench shapes --per-tag 40 --seeds 0,1 --out runs/shapes
-  npc-local bench shapes --arms base,npc --negative-steps 6 --split train
+  npc-local bench shapes --split train --arms base,npc --set generators.shapes.negative_steps=6
 """
 
 
@@ -95,10 +95,12 @@ def shapes(
     """
     import asyncio
 
+    from npc_local import __version__
     from npc_local.bench.arms import ARMS
-    from npc_local.bench.shapes_bench import Results, items
+    from npc_local.bench.shapes_bench import items
     from npc_local.bench.tables import markdown, summary
     from npc_local.config import load_config
+    from npc_local.display import libraries_quiet
     from npc_local.offline import go_offline
 
     chosen_arms = _list(arms, "--arms", tuple(ARMS))
@@ -107,46 +109,56 @@ def shapes(
     go_offline()
     chosen = load_config(config, overrides).profile(profile)
     todo = items(per_tag, _numbers(seeds), test=split == "test")
-    settings = {
+    settings: dict[str, Any] = {
         "per_tag": per_tag,
         "split": split,
         "arms": chosen_arms,
         "seeds": seeds,
         "candidates": chosen.candidates,
+        "version": __version__,
         "generator": chosen.generator.model_dump(mode="json", exclude={"path"}),
     }
-    results = Results(out or Path("npc-local-runs") / f"bench-{_digest(settings)}", settings)
-    asyncio.run(_run(todo, chosen, chosen_arms, results))
+    with libraries_quiet() as stdout:
+        results = asyncio.run(_measure(todo, chosen, settings, out))
     found = summary(results, chosen_arms)
     table = markdown(found, chosen_arms)
-    (results.path.parent / "summary.md").write_text(table, encoding="utf-8")
-    click.echo(json.dumps(found | {"settings": settings}) if as_json else table)
+    results.write_summary(table)
+    print(json.dumps(found | {"settings": settings}) if as_json else table, file=stdout)
     click.echo(f"kept in {results.path.parent}", err=True)
 
 
-async def _run(
-    todo: Sequence[Item], profile: ResolvedProfile, arms: Sequence[str], results: Results
-) -> None:
-    """Run what is missing, with progress and time left on standard error."""
+async def _measure(
+    todo: Sequence[Item], profile: ResolvedProfile, settings: dict[str, Any], out: Path | None
+) -> Results:
+    """Run what is missing, with progress and time left on standard error.
+
+    What decides the results besides `settings` (weights, agents) is added to them, so that a run
+    never goes on with another model's numbers.
+    """
     from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from npc_local.bench.shapes_bench import run_items
+    from npc_local.bench.shapes_bench import Results, run_items
     from npc_local.cast import open_cast
     from npc_local.display import error_console
 
     columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=error_console()) as progress:
-        task = progress.add_task("prompts", total=len(todo))
+    progress = Progress(*columns, console=error_console())
+    task = progress.add_task("prompts", total=len(todo))
 
-        def done(item: Item) -> None:
-            progress.update(task, advance=1, description=item.record.tag)
+    def done(item: Item) -> None:
+        progress.update(task, advance=1, description=item.record.tag)
 
-        async with open_cast(profile) as cast:
-            await run_items(todo, cast, arms, profile.candidates, results, done)
+    async with open_cast(profile) as cast:
+        parts = (cast.generator, cast.verifier, cast.captioner, cast.proposer, cast.scorer)
+        settings["fingerprints"] = [part.fingerprint() for part in parts]
+        results = Results(out or Path("npc-local-runs") / f"bench-{_digest(settings)}", settings)
+        with progress:
+            await run_items(todo, cast, settings["arms"], profile.candidates, results, done)
+    return results
 
 
 def _list(text: str, option: str, known: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ConfigError(f"{option}: found {text!r}; known: {', '.join(known)}")
@@ -155,7 +167,7 @@ def _list(text: str, option: str, known: Sequence[str]) -> list[str]:
 
 def _numbers(text: str) -> list[int]:
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         numbers = [-1]
     if min(numbers) < 0 or max(numbers) > 9_999:

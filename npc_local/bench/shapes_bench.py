@@ -90,6 +90,18 @@ class Results:
             raise StorageError(f"{self.path}: {error.strerror}") from error
         self._rows[item.record.prompt, item.seed] = row
 
+    def write_summary(self, text: str) -> None:
+        """Write summary.md beside the results.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self.path.with_name("summary.md")
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from error
+
     def _append(self, row: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -97,9 +109,15 @@ class Results:
             os.fsync(file.fileno())
 
     def _read(self, settings: Mapping[str, Any]) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = lines[0] if lines else "{}"
-        found = json.loads(kept).get("settings", {})
+        # A kill in the middle of a write leaves a torn last line: it is cut off and done again.
+        text = self.path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        os.truncate(self.path, len(whole))
+        if not whole:
+            self._append({"settings": dict(settings)})
+            return
+        first, *lines = whole.decode().splitlines()
+        found = json.loads(first).get("settings", {})
         wanted = json.loads(json.dumps(settings))
         differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
         if differing:
@@ -107,13 +125,9 @@ class Results:
                 f"{key}: {found.get(key)} there, {wanted.get(key)} now" for key in differing
             )
             raise ConfigError(f"{self.path} is of other settings ({changes}); name a new --out")
-        whole = [line for line in lines[1:] if line.endswith("\n")]
-        for line in whole:
+        for line in lines:
             row = json.loads(line)
             self._rows[row["prompt"], row["seed"]] = row
-        if len(whole) != len(lines) - 1:
-            # A kill in the middle of a write leaves a torn last line: that item is done again.
-            self.path.write_text(kept + "".join(whole), encoding="utf-8")
 
 
 async def run_items(

@@ -12,3 +12,7 @@ class Scorer(Protocol):
     def score(self, prompt: str, negatives: Sequence[str]) -> list[float]:
         """Return one salience score a negative, in order; higher is tried earlier."""
         ...
+
+    def fingerprint(self) -> str:
+        """Return a string that changes whenever the scores may change."""
+        ...

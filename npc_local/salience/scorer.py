@@ -5,6 +5,8 @@ Which tokens are salient is left to `tokens`, what a score is to `formulas`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from npc_local.config import EncoderSettings
 from npc_local.device import resolve_device
 from npc_local.errors import ModelFilesError
-from npc_local.model_files import check_weights, require_directory
+from npc_local.model_files import check_weights, hash_files, require_directory
 from npc_local.offline import go_offline
 from npc_local.salience import formulas
 from npc_local.salience.tokens import salient_tokens
@@ -68,6 +70,19 @@ class T5Scorer:
         row = {sentence: index for index, sentence in enumerate(sentences)}
         chosen = torch.tensor([row[negative] for negative in negatives], dtype=torch.long)
         return formulas.paper(vectors[0], vectors[chosen], vectors[len(sentences) :]).tolist()
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the settings and the encoder's files.
+
+        Raises:
+            ModelFilesError: a file cannot be read.
+        """
+        settings = self.settings
+        identity = {
+            "settings": settings.model_dump(mode="json", exclude={"path"}),
+            "files": hash_files(settings.path, [settings.tokenizer, settings.text_encoder]),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def encode(self, sentences: Sequence[str], words: Sequence[str]) -> Tensor:
         """Return the masked mean of the last hidden states of each text, sentences first.

@@ -38,6 +38,12 @@ class ShapesBackend:
         ](request)
         return Reply(data=data, raw=json.dumps(data))
 
+    def accepts(self, prompt: str) -> None:
+        """Raise `PromptError` if the prompt has a word outside the shapes world."""
+        from npc_local.shapes.wording import read_prompt
+
+        read_prompt(prompt)
+
     async def check(self) -> None:
         """Nothing to reach: always ready."""
 

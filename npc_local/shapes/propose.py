@@ -7,16 +7,19 @@ nobody asked for (the background, a colour). Nothing the prompt asks for is ever
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 from npc_local.errors import PromptError
+from npc_local.phrases import MAX_WORDS
 from npc_local.records import Kind
 from npc_local.shapes.scene import COLORS, Background, Group
 from npc_local.shapes.wording import (
     NOUNS,
     Reading,
     background_phrase,
+    listing,
     number_word,
     opposite,
     phrase,
@@ -39,7 +42,7 @@ def propose(wanted: Reading, seen: Reading, reason: str) -> list[tuple[str, Kind
         reason: the verifier's words, for what a caption's first sentence leaves out.
     """
     targeted = [*_extra(wanted, seen), *_miscounted(wanted, seen), *_misplaced(reason)]
-    targeted += [*_wrong_background(wanted, seen), *_total(wanted, seen)]
+    targeted += [*_wrong_background(wanted, seen), *_numbers(wanted, seen), *_total(wanted, seen)]
     chosen: dict[str, Kind] = dict.fromkeys(targeted, "targeted")
     for text in _incidental(wanted, seen):
         chosen.setdefault(text, "untargeted")
@@ -81,8 +84,20 @@ def _misplaced(reason: str) -> Iterator[str]:
 def _wrong_background(wanted: Reading, seen: Reading) -> Iterator[str]:
     """The background's colour or pattern, where another was asked for."""
     for asked, there in zip(wanted.background, seen.background, strict=True):
-        if asked and there and asked != there:
+        if asked and there not in (None, "plain", asked):
             yield f"a {there} background"
+
+
+def _numbers(wanted: Reading, seen: Reading) -> Iterator[str]:
+    """The wrong numbers of shapes together, whatever their colours."""
+    there, asked = Counter[str](), Counter[str]()
+    for counts, groups in ((there, seen.groups), (asked, wanted.groups)):
+        for group in groups:
+            counts[group.shape] += group.count
+    wrong = [Group(shape, number) for shape, number in there.items() if number != asked[shape]]
+    text = listing([phrase(group, "one") for group in wrong])
+    if 0 < len(text.split()) <= MAX_WORDS:
+        yield text
 
 
 def _total(wanted: Reading, seen: Reading) -> Iterator[str]:
@@ -115,7 +130,7 @@ def _asked_for(text: str, wanted: Reading) -> bool:
     except PromptError:  # 'red shapes', 'five shapes': no prompt asks for shapes of any kind
         return False
     if said.groups:
-        return any(_implies(group, said.groups[0]) for group in wanted.groups)
+        return all(any(_implies(asked, one) for asked in wanted.groups) for one in said.groups)
     return all(
         there in (None, asked)
         for there, asked in zip(said.background, wanted.background, strict=True)

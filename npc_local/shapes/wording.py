@@ -16,8 +16,8 @@ from npc_local.shapes.scene import BACKGROUNDS, COLORS, PATTERNS, SHAPES, Backgr
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _COUNTS = {word: n for n, word in enumerate(NUMBERS)} | {"a": 1, "an": 1}
-_SIZE_WORDS = {"larger": "larger", "smaller": "smaller", "large": "larger", "small": "smaller"}
-_SIZE_WORDS |= {"big": "larger", "bigger": "larger", "little": "smaller"}
+_SIZES = ("larger", "smaller")
+_MOST = 6  # things in a picture: what the embedded generator has seen
 _REGIONS = {
     "left": ("on the left", "on the left side", "at the left"),
     "right": ("on the right", "on the right side", "at the right"),
@@ -36,7 +36,7 @@ _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above
 # `varied_prompt` says the first four; all are read.
 _OPENINGS = (
     *("a photo of", "a picture of", "an image of", "a drawing of"),
-    *("photo of", "picture of", "image of", "drawing of", "there are", "there is"),
+    *("photo of", "picture of", "image of", "drawing of"),
 )
 
 
@@ -62,11 +62,11 @@ NOUNS = {shape: shape for shape in SHAPES} | {plural(shape): shape for shape in 
 _KNOWN = {
     "shapes": list(SHAPES),
     "colours": list(COLORS),
-    "numbers": [*NUMBERS[1:], "1 ... 99", "a", "an"],
-    "sizes": list(_SIZE_WORDS),
+    "numbers": [*NUMBERS[1 : _MOST + 1], "a", "an"],
+    "sizes": list(_SIZES),
     "places": [phrases[0] for phrases in _REGIONS.values()],
     "relations": list(_RELATIONS),
-    "backgrounds": [*BACKGROUNDS, *PATTERNS],
+    "backgrounds": [*BACKGROUNDS, *PATTERNS[1:]],
 }
 
 
@@ -155,17 +155,17 @@ _ENDINGS = "|".join(
 )
 _DIGITS = r"\d{1,2}"
 _GROUP = re.compile(
-    rf"(?:(?P<count>{'|'.join(_COUNTS)}|{_DIGITS}) )?(?:(?P<size>{'|'.join(_SIZE_WORDS)}) )?"
+    rf"(?:(?P<count>{'|'.join(_COUNTS)}|{_DIGITS}) )?(?:(?P<size>{'|'.join(_SIZES)}) )?"
     rf"(?:(?P<color>{'|'.join(COLORS)}) )?(?P<noun>{'|'.join(sorted(NOUNS, reverse=True))})"
     rf"(?: (?P<place>{_ENDINGS}))?"
 )
 _BACKGROUND = re.compile(
-    rf"(?:^|(?: on| with|,) )(?:(?:an?|the) )?(?:(?P<pattern>{'|'.join(PATTERNS)}) )?"
+    rf"(?:^|(?: on|,) )(?:(?:an?|the) )?(?:(?P<pattern>{'|'.join(PATTERNS[1:])}) )?"
     rf"(?:(?P<color>{'|'.join(BACKGROUNDS)}) )?background$"
 )
-_WORDS = {*_COUNTS, *_SIZE_WORDS, *COLORS, *NOUNS, *BACKGROUNDS, *PATTERNS}
+_WORDS = {*_COUNTS, *_SIZES, *COLORS, *NOUNS, *BACKGROUNDS, *PATTERNS[1:]}
 _WORDS |= {word for text in (*_OPENINGS, *_RELATIONS, _ENDINGS) for word in re.split(r"\W", text)}
-_WORDS |= {"and", "with", "background"}
+_WORDS |= {"and", "background"}
 _SHOWN = 8  # unknown words that a refusal names
 
 
@@ -173,23 +173,42 @@ class _Unreadable(Exception):
     """Why a text cannot be read; becomes a `PromptError` at the edge."""
 
 
+def read_prompt(prompt: str) -> Reading:
+    """Read a prompt for a picture: as `read`, and no more than the embedded generator has learned.
+
+    Raises:
+        PromptError: as `read`; or numbers in digits, or more than six things.
+    """
+    reading = read(prompt)
+    number = sum(group.count for group in reading.groups)
+    if re.search(_DIGITS, prompt):
+        raise _refusal(prompt, "it knows numbers in words only")
+    if number > _MOST:
+        raise _refusal(prompt, f"it asks for {number} shapes, the world has room for {_MOST}")
+    return reading
+
+
 def read(prompt: str) -> Reading:
-    """Read a prompt into groups and background.
+    """Read a text in the grammar into groups and background.
 
     Raises:
         PromptError: a word or a sentence shape that the shapes world does not know; the message
-            says which, what it knows, and how to use real models instead.
+            says which, what it knows, and what to do for other prompts.
     """
     try:
         return _read(_normal(prompt))
     except _Unreadable as error:
-        raise PromptError(
-            f"the shapes world cannot read the prompt {_short(prompt, 60)!r}: {error}.\n"
-            "It knows, for example "
-            "'three red circles on the left and one blue star on the right':\n"
-            f"{vocabulary()}\n"
-            "For other prompts, name real models in models.toml (README, 'Real models')."
-        ) from None
+        raise _refusal(prompt, str(error)) from None
+
+
+def _refusal(prompt: str, why: str) -> PromptError:
+    return PromptError(
+        f"the shapes world cannot read the prompt {_short(prompt, 60)!r}: {why}.\n"
+        "It knows, for example 'two red circles on the left and one blue star on the right':\n"
+        f"{vocabulary()}\n"
+        "Other prompts need real models: a generator and agents of their own in models.toml "
+        "(README, 'Real models')."
+    )
 
 
 def _normal(prompt: str) -> str:
@@ -247,8 +266,7 @@ def _read_group(text: str) -> Group:
     if count == 0:
         raise _Unreadable(f"it cannot be asked for {text!r}: say what there should be")
     region = next((r for r, phrases in _REGIONS.items() if match["place"] in phrases), None)
-    size = _SIZE_WORDS[match["size"]] if match["size"] else None
-    return Group(NOUNS[noun], count, match["color"], region, size)
+    return Group(NOUNS[noun], count, match["color"], region, match["size"])
 
 
 def _refuse_unknown_words(text: str) -> None:

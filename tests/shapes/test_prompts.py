@@ -13,13 +13,13 @@ from npc_local.shapes.train.data import sample_caption, sample_groups
 from npc_local.shapes.wording import read
 
 KNOWN = [
-    "A photo of a black triangle, a red star, and a purple cross",
+    "A photo of a yellow circle, a blue triangle, and a red star",
     "A photo of two circles",
-    "A photo of one yellow square and three purple crosses",
+    "A photo of one red star and two purple triangles",
     "A photo of a yellow circle on the left and a purple cross on the right",
-    "A photo of two crosses on the left and one circle on the right",
+    "A photo of two crosses on the left and one star on the right",
     "A photo of a smaller triangle on the left and a larger star on the right",
-    "A photo of two stars, one cross, and one triangle",
+    "A photo of two stars and one square",
 ]
 GENEVAL_PP = Path(__file__).parents[2].parent / "shared/data/geneval_pp.jsonl"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import torch
 
 from npc_local.shapes.train.autoencoder import Autoencoder, latents, train_autoencoder
+from npc_local.shapes.train.curves import draw_curves
 from npc_local.shapes.train.data import Corpus, make_corpus
 from npc_local.shapes.train.denoiser import BATCH, Flow, Latents, distil_guidance, pack, train_flow
 from npc_local.shapes.train.export import export
@@ -83,6 +85,8 @@ def main(
     print(f"right samples: {show(student, 'final', embedded=True):.3f}", flush=True)
     export(student, autoencoder, out)
     print(f"wrote {out}", flush=True)
+    if find_spec("matplotlib"):
+        draw_curves(work, work / "curves.png")
 
 
 def _same_data(kept: Path, settings: dict[str, int]) -> None:

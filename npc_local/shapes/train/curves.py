@@ -6,19 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from npc_local.errors import ConfigError
-
 
 def draw_curves(work: Path, out: Path) -> None:
-    """Write a picture of `work`/denoiser/log.jsonl to `out`.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("curves need matplotlib: pip install 'npc-local[train]'") from error
+    """Write a picture of `work`/denoiser/log.jsonl to `out`. Needs the extra `train`."""
+    from matplotlib.figure import Figure
 
     rows = [json.loads(line) for line in (work / "denoiser" / "log.jsonl").read_text().splitlines()]
     figure = Figure(figsize=(11, 3.4), layout="constrained")
