@@ -82,8 +82,9 @@ async def correct(
 
     An `NpcError` on the way gives status "error" with everything judged so far and no answer. An
     image whose verification failed has no verdict and is in no attempt: it went to `watch`, as the
-    value of its "generate" step, before it was judged, and counts in `forwards`. Anything else propagates, cancellation
-    included; an image in the making is then finished by its thread and dropped.
+    value of its "generate" step, before it was judged, and counts in `forwards`. Anything else
+    propagates, cancellation included; an image in the making is then finished by its thread and
+    dropped.
     """
     begun = perf_counter()
     search = _Search(prompt, cast, seed, candidates, watch)
