@@ -55,8 +55,9 @@ def _open_scorer(profile: ResolvedProfile, generator: Generator) -> Scorer:
     encoder = profile.encoder
     if isinstance(generator, DiffusersGenerator):
         home = generator.settings
-        wanted = encoder.path, encoder.dtype, encoder.device, encoder.text_encoder
-        if wanted == (home.path, home.dtype, home.device, "text_encoder_2"):
+        parts = encoder.tokenizer, encoder.text_encoder
+        wanted = encoder.path, encoder.dtype, encoder.device, parts
+        if wanted == (home.path, home.dtype, home.device, ("tokenizer_2", "text_encoder_2")):
             return T5Scorer.sharing(
                 encoder, lambda: (generator.pipe.tokenizer_2, generator.pipe.text_encoder_2)
             )

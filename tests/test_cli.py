@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from PIL import Image
 from npc_local import cast as casting
 from npc_local import cli
 from npc_local.backends.scripted import ScriptedBackend
+from npc_local.config import load_config
 from npc_local.errors import (
     BackendError,
     ConfigError,
@@ -30,6 +33,8 @@ from npc_local.errors import (
 )
 from npc_local.loop import Cast
 from npc_local.offline import go_offline
+from npc_local.shapes.backend import ShapesBackend
+from npc_local.shapes.wording import read_prompt, vocabulary
 from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 from tests.tiny_flux import build_tiny_flux
 
@@ -152,7 +157,8 @@ def test_a_bad_prompt_is_refused_before_anything_is_made(staged, home, arguments
         (["--seed", "9223372036854775808"], "'--seed'"),
         (["--seed", "x"], "'--seed': 'x' is not a valid integer"),
         (["--candidates", "0"], "'--candidates': 0 is not in the range x>=1"),
-        (["--negative-steps", "-1"], "'--negative-steps': -1 is not in the range"),
+        (["--negative-steps", "-1"], "'--negative-steps': -1 is not in the range x>=1"),
+        (["--negative-steps", "0"], "'--negative-steps': 0 is not in the range x>=1"),
         (["--negative-steps", "5"], "found 5; must be at most 4, the steps of the generator"),
         (["--profile", "tinny"], "did you mean 'tiny'?"),
         (["--config", "nowhere.toml"], "nowhere.toml: no such file"),
@@ -226,6 +232,26 @@ def test_best_effort_is_no_error(staged, home):
     assert result.exit_code == 0
     assert lines(result)[0]["status"] == "best-effort"
     assert Path(lines(result)[0]["image"]).parent.parent == home / "npc-local-runs"
+
+
+def test_a_prompt_that_the_agents_cannot_serve_costs_no_image(home, monkeypatch):
+    generator = FakeGenerator()
+
+    @asynccontextmanager
+    async def open_shapes(profile):
+        agents = ShapesBackend("shapes")
+        yield Cast(generator, agents, agents, agents, FakeScorer())
+
+    monkeypatch.setattr(casting, "open_cast", open_shapes)
+    result = run("three clocks", "--json", "--out", "out")
+    assert result.exit_code == PromptError.exit_code == 3
+    [record] = lines(result)
+    assert (record["status"], record["correct"], record["forwards"]) == ("error", None, 0)
+    assert record["original"] is None
+    assert "'clocks'" in record["error"]
+    assert vocabulary() in record["error"]
+    assert generator.shots == []
+    assert names(home / "out") == ["correction.json"]
 
 
 def test_the_options_reach_the_loop(staged, home):
@@ -344,6 +370,24 @@ def test_the_command_line_itself_imports_nothing_heavy():
     code = f"import sys, npc_local.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("command", [("run",), ("bench", "shapes")])
+def test_the_examples_in_the_help_are_accepted(command):
+    parts = " ".join(command)
+    help_text = CliRunner().invoke(cli.main, [*command, "--help"]).stdout
+    examples = re.findall(rf"^ *npc-local {parts}(?: .*)?$", help_text, re.MULTILINE)
+    assert len(examples) >= 3
+    parser: click.Command = cli.main
+    for name in command:
+        assert isinstance(parser, click.Group)
+        parser = parser.get_command(click.Context(parser), name)
+    for example in examples:
+        words = shlex.split(example.partition(" | ")[0])
+        context = parser.make_context(parts, words[1 + len(command) :])
+        load_config(ROOT / "models.toml", context.params["overrides"])
+        for prompt in context.params.get("prompts", ()):
+            read_prompt(prompt)
 
 
 def test_the_installed_command_end_to_end(home_with_models):

@@ -138,6 +138,11 @@ def test_a_byte_order_mark_is_no_error(file):
         ("width = 512", 'dtype = "fp8"', "generators.flux.dtype: found 'fp8'; must be 'float32'"),
         ("width = 512", 'after = "on"', "generators.flux.after: found 'on'; must be 'off' or"),
         ("width = 512", "negative_steps = -1", "generators.flux.negative_steps: found -1"),
+        (
+            "width = 512",
+            "negative_steps = 0",
+            "generators.flux.negative_steps: found 0; must be greater than or equal to 1",
+        ),
         ("width = 512", "threads = 0", "generators.flux.threads: found 0"),
         ('"models/flux"', '"https://x.org/y"', "found 'https://x.org/y'; must be a local path"),
         ('"models/flux"', '"builtin:flux"', "found 'builtin:flux'; must be one of builtin:shapes"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
+import sys
+import warnings
 
 import pytest
 from rich.console import Console
 
 from npc_local.backends.scripted import ScriptedBackend
-from npc_local.display import Display, error_console, plain
+from npc_local.display import Display, error_console, libraries_quiet, plain
 from npc_local.loop import Begin, Cast, Step, correct
 from npc_local.records import Render
 from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
@@ -148,6 +151,28 @@ def test_a_file_gets_no_spinner():
     display.progress(3, 20)
     display(Step("generate", 0, 0.1, Render(None, 10, 0.1)))
     assert file.getvalue() == ""
+
+
+def test_libraries_print_to_standard_error_and_keep_their_warnings(capsys, monkeypatch):
+    monkeypatch.setattr("sys.warnoptions", [])
+    before = logging.root.manager.disable
+    with libraries_quiet() as stdout:
+        print("loading checkpoint shards")
+        warnings.warn("soon gone", FutureWarning, stacklevel=1)
+        logging.getLogger("diffusers").warning("deprecated")
+        print("data", file=stdout)
+    assert logging.root.manager.disable == before
+    print("after")
+    captured = capsys.readouterr()
+    assert captured.out == "data\nafter\n"
+    assert captured.err == "loading checkpoint shards\n"
+
+
+def test_libraries_are_heard_again_after_an_error():
+    before = sys.stdout, logging.root.manager.disable
+    with pytest.raises(ZeroDivisionError), libraries_quiet():
+        raise ZeroDivisionError
+    assert (sys.stdout, logging.root.manager.disable) == before
 
 
 def test_the_console_leaves_standard_output_alone(capsys):

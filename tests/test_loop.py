@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from dataclasses import replace
 
 import pytest
 
 from npc_local.backends.scripted import ScriptedBackend
-from npc_local.errors import BackendError, GeneratorError
+from npc_local.errors import BackendError, GeneratorError, PromptError
 from npc_local.loop import Begin, Cast, Step, correct
 from npc_local.records import Caption, Correction
+from npc_local.shapes.backend import ShapesBackend
+from npc_local.shapes.wording import vocabulary
 from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 
 PROMPT = "two red circles"
@@ -57,6 +60,7 @@ def tried(correction):
 def test_an_image_right_at_once_ends_it():
     stage = Stage([RIGHT])
     correction = stage.run()
+    assert correction.forwards == 10
     assert correction.status == "already-correct"
     assert correction.answer is correction.original
     assert correction.original.candidate is None
@@ -181,6 +185,7 @@ def test_an_unjudged_original_is_kept_by_the_watcher():
     assert correction.answer is None
     (made,) = [event for event in stage.events if isinstance(event, Step)]
     assert (made.name, made.index, made.value.forwards) == ("generate", 0, 10)
+    assert correction.forwards == 10
 
 
 def test_a_failed_verdict_keeps_what_was_judged_before():
@@ -193,6 +198,7 @@ def test_a_failed_verdict_keeps_what_was_judged_before():
     assert correction.answer is None
     assert stage.steps()[-1] == ("generate", 2)
     assert stage.roles.count("verify") == 3
+    assert correction.forwards == 30  # those of the image that has no verdict as well
 
 
 def test_a_failed_caption_keeps_the_original():
@@ -227,12 +233,59 @@ def test_a_generator_failing_at_once_leaves_nothing():
     assert correction.exit_code == GeneratorError.exit_code
     assert correction.original is None
     assert stage.events == [Begin("generate", 0)]
+    assert correction.forwards == 0
 
 
 def test_a_generator_failing_later_keeps_the_attempts():
     correction = Stage([verdict()] * 4, generator=FakeGenerator(fail_at=2)).run()
     assert correction.error == "out of memory"
     assert tried(correction) == ["sand"]
+    assert correction.forwards == 20
+
+
+class Picky(ScriptedBackend):
+    """Serves no prompt about clocks."""
+
+    def accepts(self, prompt):
+        if "clock" in prompt:
+            raise PromptError("knows no clocks")
+
+
+@pytest.mark.parametrize("role", ["verifier", "proposer"])
+def test_a_prompt_that_an_agent_cannot_serve_costs_nothing(role):
+    stage = Stage([RIGHT])
+    cast = replace(stage.cast, **{role: Picky("picky", {})})
+    correction = asyncio.run(correct("a clock", cast, seed=7, watch=stage.events.append))
+    assert (correction.status, correction.error) == ("error", "knows no clocks")
+    assert correction.exit_code == PromptError.exit_code == 3
+    assert (correction.original, correction.forwards) == (None, 0)
+    assert (stage.generator.shots, stage.events, stage.roles) == ([], [], [])
+
+
+def test_the_captioner_sees_no_prompt_and_may_not_refuse_it():
+    stage = Stage([RIGHT])
+    cast = replace(stage.cast, captioner=Picky("picky", {}))
+    assert asyncio.run(correct("a clock", cast, seed=7)).status == "already-correct"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("three clocks and one cat", "'clocks', 'cat'"),
+        ("three clocks and one cat, " * 2_000, "'clocks', 'cat'"),
+        ("clocks" * 2_000, "'clocksclocks"),
+        ("три красных круга", "'три', 'красных', 'круга'"),
+    ],
+)
+def test_a_prompt_outside_the_shapes_world_is_refused_before_the_first_image(prompt, words):
+    generator, agents = FakeGenerator(), ShapesBackend("shapes")
+    cast = Cast(generator, agents, agents, agents, FakeScorer())
+    correction = asyncio.run(correct(prompt, cast, seed=7))
+    assert (correction.status, correction.exit_code) == ("error", PromptError.exit_code)
+    assert f"does not know {words}" in correction.error
+    assert vocabulary() in correction.error
+    assert len(correction.error) < 1_500
+    assert (generator.shots, correction.forwards) == ([], 0)
 
 
 def test_a_bug_is_not_an_error_record():

@@ -16,7 +16,7 @@ import npc_local
 from npc_local import rundir
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.config import load_config
-from npc_local.errors import StorageError
+from npc_local.errors import BackendError, StorageError
 from npc_local.loop import Begin, Cast, Step, correct
 from npc_local.rundir import RunDir, folder_name, output_directory
 from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
@@ -135,7 +135,8 @@ def test_an_error_keeps_the_image_that_was_not_judged(kept):
     assert record["error"] == "backend agents: verify: server on fire"
     assert record["original"] == str(kept.path / "original.png")
     judged = (record["correct"], record["score"], record["reason"], record["image"])
-    assert judged == (False, None, None, None)
+    assert judged == (None, None, None, None)
+    assert record["forwards"] == 10
 
 
 def test_a_run_broken_off_is_told_from_what_was_watched(kept):
@@ -152,6 +153,7 @@ def test_a_run_broken_off_is_told_from_what_was_watched(kept):
         130,
     )
     assert correction.original.verdict.score == 0.2
+    assert correction.forwards == 30  # that of the image nobody judged included
     assert [attempt.candidate.negative.text for attempt in correction.attempts] == ["sand"]
     assert [candidate.negative.text for candidate in correction.candidates] == [
         "sand",
@@ -194,14 +196,14 @@ def test_a_file_is_synced_then_named_then_the_directory_is_synced(kept, monkeypa
     assert calls == [call for name in files for call in ("file", name, "directory")]
 
 
-def full_disk_at(monkeypatch, name):
-    """Let the disk be full from the file `name` on."""
+def full_disk_at(monkeypatch, name, *, only=False):
+    """Let the disk be full from the file `name` on, or for that file only."""
     replace = os.replace
     full = False
 
     def refuse(source, target):
         nonlocal full
-        full = full or Path(target).name == name
+        full = Path(target).name == name or (full and not only)
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
@@ -224,6 +226,26 @@ def test_a_full_disk_at_the_end_is_an_error_too(kept, monkeypatch):
     assert (correction.status, correction.answer) == ("error", None)
     assert "sheet.png: cannot be written: No space left" in correction.error
     assert names(kept.path) == ["attempt-1.png", "image.png", "original.png"]
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "image.png"])
+def test_a_file_that_cannot_be_written_does_not_lose_the_record(kept, monkeypatch, name):
+    full_disk_at(monkeypatch, name, only=True)
+    correction = kept.finish(run_loop(kept, [verdict(), RIGHT]))
+    assert correction.exit_code == StorageError.exit_code == 7
+    content = json.loads((kept.path / "correction.json").read_text())
+    assert (content["status"], content["correct"], content["image"]) == ("error", None, None)
+    assert content["error"] == f"{kept.path / name}: cannot be written: No space left on device"
+    assert [attempt["correct"] for attempt in content["attempts"]] == [True]
+    assert content["forwards"] == 20
+
+
+def test_an_error_is_not_hidden_by_a_sheet_that_cannot_be_written(kept, monkeypatch):
+    full_disk_at(monkeypatch, "sheet.png", only=True)
+    correction = kept.finish(run_loop(kept, [verdict(), FAILURE]))
+    assert correction.exit_code == BackendError.exit_code
+    content = json.loads((kept.path / "correction.json").read_text())
+    assert content["error"] == "backend agents: verify: server on fire"
 
 
 def test_a_directory_whose_name_is_not_unicode(tmp_path):

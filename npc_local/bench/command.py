@@ -108,12 +108,13 @@ def shapes(
         chosen_arms = ["base", *(arm for arm in chosen_arms if arm != "base")]
     go_offline()
     chosen = load_config(config, overrides).profile(profile)
-    todo = items(per_tag, _numbers(seeds), test=split == "test")
+    numbers = _numbers(seeds)
+    todo = items(per_tag, numbers, test=split == "test")
     settings: dict[str, Any] = {
         "per_tag": per_tag,
         "split": split,
         "arms": chosen_arms,
-        "seeds": seeds,
+        "seeds": ",".join(map(str, numbers)),
         "candidates": chosen.candidates,
         "version": __version__,
         "generator": chosen.generator.model_dump(mode="json", exclude={"path"}),

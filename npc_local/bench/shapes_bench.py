@@ -17,6 +17,8 @@ from npc_local.errors import ConfigError, StorageError
 from npc_local.loop import Cast
 from npc_local.shapes.prompts import Record, sample_records
 
+_HEAD = b'{"settings": '  # what results.jsonl begins with
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -109,15 +111,17 @@ class Results:
             os.fsync(file.fileno())
 
     def _read(self, settings: Mapping[str, Any]) -> None:
-        # A kill in the middle of a write leaves a torn last line: it is cut off and done again.
         text = self.path.read_bytes()
+        if not text.startswith(_HEAD[: len(text)]):
+            raise StorageError(f"{self.path} holds something else; name a new directory")
+        # A kill in the middle of a write leaves a torn last line: it is cut off and done again.
         whole = text[: text.rfind(b"\n") + 1]
-        os.truncate(self.path, len(whole))
         if not whole:
+            os.truncate(self.path, 0)
             self._append({"settings": dict(settings)})
             return
         first, *lines = whole.decode().splitlines()
-        found = json.loads(first).get("settings", {})
+        found = json.loads(first)["settings"]
         wanted = json.loads(json.dumps(settings))
         differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
         if differing:
@@ -125,6 +129,7 @@ class Results:
                 f"{key}: {found.get(key)} there, {wanted.get(key)} now" for key in differing
             )
             raise ConfigError(f"{self.path} is of other settings ({changes}); name a new --out")
+        os.truncate(self.path, len(whole))
         for line in lines:
             row = json.loads(line)
             self._rows[row["prompt"], row["seed"]] = row

@@ -17,7 +17,7 @@ from npc_local.backends.base import Reply, Request
 from npc_local.errors import BackendError, PromptError
 from npc_local.shapes.scene import BACKGROUNDS, COLORS, SHAPES
 
-_VERSION = "2"
+_VERSION = "3"
 
 
 class ShapesBackend:

@@ -43,8 +43,21 @@ def propose(wanted: Reading, seen: Reading, reason: str) -> list[tuple[str, Kind
     """
     targeted = [*_extra(wanted, seen), *_miscounted(wanted, seen), *_misplaced(reason)]
     targeted += [*_wrong_background(wanted, seen), *_numbers(wanted, seen), *_total(wanted, seen)]
-    chosen: dict[str, Kind] = dict.fromkeys(targeted, "targeted")
-    for text in _incidental(wanted, seen):
+    untargeted = list(_incidental(wanted, seen))
+    # The error together with what stands around it, in one phrase, steers hardest; after it comes
+    # what nobody asked for (docs/results/shapes.md).
+    together = [
+        f"{error} on {around}"
+        for around in untargeted[:1]
+        for error in targeted
+        if "background" in around and len(f"{error} on {around}".split()) <= MAX_WORDS
+    ]
+    chosen: dict[str, Kind] = dict.fromkeys(together[:2], "targeted")
+    for text in untargeted[:2]:
+        chosen.setdefault(text, "untargeted")
+    for text in targeted:
+        chosen.setdefault(text, "targeted")
+    for text in untargeted:
         chosen.setdefault(text, "untargeted")
     return [(text, kind) for text, kind in chosen.items() if not _asked_for(text, wanted)]
 

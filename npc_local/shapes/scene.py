@@ -133,7 +133,7 @@ def sample_scene(groups: tuple[Group, ...], rng: random.Random) -> Scene:
     """Draw lots for a scene that shows exactly `groups`; open attributes fall at random.
 
     Raises:
-        ValueError: the groups do not fit the grid (more than nine things, or three to a region).
+        ValueError: the groups do not fit the grid (more than nine things, or four to a region).
     """
     for _ in range(200):
         things = _place(groups, rng)

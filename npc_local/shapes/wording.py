@@ -17,7 +17,7 @@ from npc_local.shapes.scene import BACKGROUNDS, COLORS, PATTERNS, SHAPES, Backgr
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _COUNTS = {word: n for n, word in enumerate(NUMBERS)} | {"a": 1, "an": 1}
 _SIZES = ("larger", "smaller")
-_MOST = 6  # things in a picture: what the embedded generator has seen
+_MOST = 6  # things in a picture: the largest number with a layout (`scene`)
 _REGIONS = {
     "left": ("on the left", "on the left side", "at the left"),
     "right": ("on the right", "on the right side", "at the right"),
@@ -166,6 +166,10 @@ _BACKGROUND = re.compile(
 _WORDS = {*_COUNTS, *_SIZES, *COLORS, *NOUNS, *BACKGROUNDS, *PATTERNS[1:]}
 _WORDS |= {word for text in (*_OPENINGS, *_RELATIONS, _ENDINGS) for word in re.split(r"\W", text)}
 _WORDS |= {"and", "background"}
+_SPELT = re.compile(
+    rf"(?:{'|'.join(form for word in sorted(_WORDS) for form in (word, word.capitalize()))})"
+    r"?[.,;:!?]*"
+)
 _SHOWN = 8  # unknown words that a refusal names
 
 
@@ -177,7 +181,8 @@ def read_prompt(prompt: str) -> Reading:
     """Read a prompt for a picture: as `read`, and no more than the embedded generator has learned.
 
     Raises:
-        PromptError: as `read`; or numbers in digits, or more than six things.
+        PromptError: as `read`; or numbers in digits, more than six things, or words spelt or
+            joined in a way that its tokenizer takes apart ('RED', 'gray', '"red', 'red,blue').
     """
     reading = read(prompt)
     number = sum(group.count for group in reading.groups)
@@ -185,6 +190,10 @@ def read_prompt(prompt: str) -> Reading:
         raise _refusal(prompt, "it knows numbers in words only")
     if number > _MOST:
         raise _refusal(prompt, f"it asks for {number} shapes, the world has room for {_MOST}")
+    unread = [word for word in dict.fromkeys(prompt.split()) if not _SPELT.fullmatch(word)]
+    if unread:
+        how = "small letters, 'grey', no quotes, a space after each comma"
+        raise _refusal(prompt, f"it cannot read {_quoted(unread)} as written: {how}")
     return reading
 
 
@@ -273,6 +282,9 @@ def _refuse_unknown_words(text: str) -> None:
     words = dict.fromkeys(re.findall(r"[^\s,]+", text))
     unknown = [w for w in words if w not in _WORDS and not re.fullmatch(_DIGITS, w)]
     if unknown:
-        named = ", ".join(repr(_short(word, 30)) for word in unknown[:_SHOWN])
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        raise _Unreadable(f"it does not know {named}{more}")
+        raise _Unreadable(f"it does not know {_quoted(unknown)}")
+
+
+def _quoted(words: list[str]) -> str:
+    named = ", ".join(repr(_short(word, 30)) for word in words[:_SHOWN])
+    return named + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")

@@ -30,6 +30,11 @@ def test_one_queue_a_role_in_order():
     assert backend.requests == [VERIFY, CAPTION, VERIFY]
 
 
+@pytest.mark.parametrize("prompt", ["", "three clocks", "x" * 10_000])
+def test_any_prompt_is_accepted(prompt):
+    ScriptedBackend("s", {}).accepts(prompt)
+
+
 def test_an_error_is_raised_and_used_up():
     backend = ScriptedBackend("s", {"verify": [{"error": "server on fire"}, {"n": 2}]})
     with pytest.raises(BackendError, match="backend s: verify: server on fire"):

@@ -8,7 +8,7 @@ import pytest
 
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.bench.arms import ARMS, run_arms
-from npc_local.errors import NpcError
+from npc_local.errors import BackendError, NpcError
 from npc_local.loop import Cast
 from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 
@@ -66,7 +66,7 @@ def test_no_candidates_leave_npc_without_tries():
 
 
 def test_an_error_is_no_outcome():
-    with pytest.raises(NpcError, match="server on fire"):
-        play([FAILURE])
-    with pytest.raises(NpcError, match="server on fire"):
-        play([WRONG, WRONG, WRONG, FAILURE])
+    for verdicts in ([FAILURE], [WRONG, FAILURE], [WRONG, WRONG, WRONG, FAILURE]):
+        with pytest.raises(NpcError, match="server on fire") as caught:
+            play(verdicts)
+        assert caught.value.exit_code == BackendError.exit_code

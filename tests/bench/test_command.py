@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from npc_local import cast as casting
 from npc_local import cli
-from npc_local.errors import GeneratorError
+from npc_local.errors import BackendError, GeneratorError, ModelFilesError, StorageError
 from npc_local.loop import Cast
 from npc_local.records import Render
 from npc_local.shapes.backend import ShapesBackend
@@ -23,9 +23,10 @@ from tests.fakes import FakeScorer
 class Draughtsman:
     """Draws what the prompt says, but under even seeds leaves the last group out."""
 
-    def __init__(self, limit=None):
+    def __init__(self, limit=None, name="draughtsman"):
         self.made = 0
         self.limit = limit
+        self.name = name
 
     def generate(self, shots):
         import random
@@ -42,7 +43,7 @@ class Draughtsman:
         return renders
 
     def fingerprint(self):
-        return "draughtsman"
+        return self.name
 
 
 @pytest.fixture
@@ -50,13 +51,14 @@ def bench(tmp_path, monkeypatch):
     """Run the command in an empty directory with a generator of ours."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments, limit=None):
-        generator = Draughtsman(limit)
+    def run(*arguments, limit=None, name="draughtsman", scorer=None, agents=None):
+        generator = Draughtsman(limit, name)
+        verifier = agents or ShapesBackend("shapes")
 
         @asynccontextmanager
         async def open_cast(profile):
-            agents = ShapesBackend("shapes")
-            yield Cast(generator, agents, agents, agents, FakeScorer())
+            others = ShapesBackend("shapes")
+            yield Cast(generator, verifier, others, others, scorer or FakeScorer())
 
         monkeypatch.setattr(casting, "open_cast", open_cast)
         result = CliRunner().invoke(cli.main, ["bench", "shapes", "--per-tag", "1", *arguments])
@@ -92,6 +94,85 @@ def test_an_error_keeps_what_is_done_and_the_same_command_goes_on(bench, tmp_pat
     assert again.made < whole.made
     first, second = ((tmp_path / name / "results.jsonl").read_text() for name in ("out", "whole"))
     assert first == second
+
+
+class OtherScorer(FakeScorer):
+    def fingerprint(self):
+        return "other weights"
+
+
+class OtherAgents(ShapesBackend):
+    def fingerprint(self):
+        return "other agents"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"name": "engraver"}, ("draughtsman", "engraver")),
+        ({"scorer": OtherScorer()}, ("fake", "other weights")),
+        ({"agents": OtherAgents("shapes")}, ("shapes-", "other agents")),
+    ],
+)
+def test_another_model_s_results_are_not_gone_on_with(bench, tmp_path, changed, words):
+    assert bench("--out", "out", limit=4)[0].exit_code == GeneratorError.exit_code
+    before = (tmp_path / "out" / "results.jsonl").read_bytes()
+    result, generator = bench("--out", "out", **changed)
+    assert result.exit_code == 2
+    assert "other settings (fingerprints: " in result.stderr
+    assert all(word in result.stderr for word in words)
+    assert generator.made == 0
+    assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
+
+
+def test_the_default_directory_is_one_for_each_model(bench, tmp_path):
+    for name in ("one", "other", "one"):
+        assert bench("--arms", "base", name=name)[0].exit_code == 0
+    assert len(list((tmp_path / "npc-local-runs").iterdir())) == 2
+
+
+def test_what_is_named_twice_is_run_once(bench, tmp_path):
+    twice, generator = bench("--out", "out", "--arms", "base,npc,base,npc", "--seeds", "0, 1,0")
+    assert twice.exit_code == 0, twice.output
+    assert generator.made > 0
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1 + 2 * 7
+    once, generator = bench("--out", "out", "--arms", "base,npc", "--seeds", "0,1")
+    assert once.exit_code == 0, once.output
+    assert generator.made == 0
+    assert once.stdout == twice.stdout
+
+
+@pytest.mark.parametrize("failure", [BackendError, ModelFilesError, StorageError])
+def test_the_exit_code_is_that_of_the_error_inside(bench, failure):
+    class Failing(ShapesBackend):
+        async def complete(self, request):
+            raise failure("gone")
+
+    result, _ = bench("--out", "out", agents=Failing("shapes"))
+    assert result.exit_code == failure.exit_code
+    assert result.stderr.endswith("error: gone\n")
+    assert result.stdout == ""
+
+
+def test_a_summary_that_cannot_be_written_is_told(bench, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.jsonl").touch()
+    (tmp_path / "out" / "summary.md").mkdir()
+    result, _ = bench("--out", "out")
+    assert result.exit_code == StorageError.exit_code
+    assert "summary.md: Is a directory" in result.stderr
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1 + 7
+
+
+def test_chatter_of_libraries_stays_off_standard_output(bench):
+    class Chatty(FakeScorer):
+        def score(self, prompt, negatives):
+            print("loading checkpoint shards")
+            return super().score(prompt, negatives)
+
+    result, _ = bench("--json", scorer=Chatty())
+    json.loads(result.stdout)
+    assert "loading checkpoint shards" in result.stderr
 
 
 @pytest.mark.parametrize(

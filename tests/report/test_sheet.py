@@ -31,6 +31,7 @@ def correction(original, *attempts, status="best-effort", answer=None, prompt="a
         candidates=rest.pop("candidates", CANDIDATES),
         caption=None,
         answer=answer,
+        forwards=10,
         seconds=1.0,
         **rest,
     )

@@ -149,6 +149,34 @@ def test_a_shared_encoder_gives_the_same_scores(
     assert shared.score(PROMPT, NEGATIVES) == scorer.score(PROMPT, NEGATIVES)
 
 
+@pytest.mark.parametrize(
+    "file", ["text_encoder_2/model.safetensors", "text_encoder_2/config.json", "tokenizer_2"]
+)
+def test_the_fingerprint_changes_with_any_file_of_the_encoder(
+    encoder_settings: EncoderSettings, damaged: EncoderSettings, file: str
+) -> None:
+    before = T5Scorer(damaged).fingerprint()
+    assert before == T5Scorer(encoder_settings).fingerprint()  # wherever the files are
+    changed = damaged.path / file
+    if changed.is_dir():
+        changed /= "tokenizer.json"
+    content = bytearray(changed.read_bytes())
+    content[-2] ^= 1  # the last byte but one: JSON files end in a brace or a newline
+    changed.write_bytes(content)
+    assert T5Scorer(damaged).fingerprint() != before
+
+
+def test_the_fingerprint_leaves_the_rest_of_the_pipeline_out(damaged: EncoderSettings) -> None:
+    before = T5Scorer(damaged).fingerprint()
+    shutil.rmtree(damaged.path / "transformer")
+    assert T5Scorer(damaged).fingerprint() == before
+
+
+def test_the_fingerprint_changes_with_the_settings(encoder_settings: EncoderSettings) -> None:
+    half = encoder_settings.model_copy(update={"dtype": "bfloat16"})
+    assert T5Scorer(half).fingerprint() != T5Scorer(encoder_settings).fingerprint()
+
+
 @pytest.mark.parametrize("gone", ["tokenizer_2", "text_encoder_2"])
 def test_a_missing_part_is_named(damaged: EncoderSettings, gone: str) -> None:
     shutil.rmtree(damaged.path / gone)

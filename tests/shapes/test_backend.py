@@ -16,6 +16,7 @@ from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.draw import draw
 from npc_local.shapes.prompts import sample_records
 from npc_local.shapes.scene import Background, Scene, sample_scene
+from npc_local.shapes.wording import vocabulary
 from tests.shapes.test_claims import scene, thing
 
 AGENT = ShapesBackend("shapes")
@@ -66,13 +67,12 @@ def test_the_whole_loop_s_words():
     reason = verify(prompt, WRONG).reason
     caption = describe(WRONG)
     assert caption.text.startswith("The picture shows three red circles and a green star on a ")
-    negatives = propose(prompt, caption, reason, count=3)
-    assert [n.text for n in negatives] == [
-        "a green star",
-        "three red circles",
-        "three circles and one star",
-    ]
-    assert {n.kind for n in negatives} == {"targeted"}
+    negatives = propose(prompt, caption, reason, count=9)
+    kinds = {negative.text: negative.kind for negative in negatives}
+    for text in ("a green star", "three red circles", "three circles and one star"):
+        assert kinds[text] == "targeted"
+    assert kinds["a white background"] == "untargeted"
+    assert propose(prompt, caption, reason, count=3) == negatives[:3]
 
 
 def test_answers_are_deterministic():
@@ -97,6 +97,25 @@ def test_unknown_words_are_the_prompt_s_fault():
     for ask in (verify, propose):
         with pytest.raises(PromptError, match="'clocks', 'cat'"):
             ask("three clocks and one cat", WRONG if ask is verify else describe(WRONG))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("three clocks and one cat", "'clocks', 'cat'"),
+        ("2 circles", "numbers in words only"),
+        ("seven circles", "room for 6"),
+    ],
+)
+def test_a_prompt_it_can_never_serve_is_not_accepted(prompt, said):
+    with pytest.raises(PromptError, match=said) as caught:
+        AGENT.accepts(prompt)
+    assert vocabulary() in str(caught.value)
+
+
+def test_benchmark_prompts_are_accepted():
+    for record in sample_records(3, seed=0):
+        AGENT.accepts(record.prompt)
 
 
 def test_another_captioner_s_words_are_not_the_prompt_s_fault():

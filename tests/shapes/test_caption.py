@@ -84,6 +84,14 @@ def test_a_reading_gives_groups_and_background():
     assert read_caption(text) == Reading(groups, ("mint", "striped"))
 
 
+def test_captions_say_more_than_prompts_may():
+    """More things than a prompt can ask for, numbers in digits, and a pattern that is none."""
+    many = Scene((Thing("star", "red", 11, 11, 8),) * 12, Background("pink", "plain"))
+    text = describe(many)
+    assert text.startswith("The picture shows 12 red stars on a pink background. ")
+    assert read_caption(text) == Reading((Group("star", 12, "red"),), ("pink", "plain"))
+
+
 @pytest.mark.parametrize("text", ["A cat sleeps on a sofa. It is red.", "", ".", "The picture"])
 def test_other_captions_are_refused(text):
     with pytest.raises(PromptError):

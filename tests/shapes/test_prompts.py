@@ -84,6 +84,32 @@ def test_the_same_seed_gives_the_same_records():
     assert sample_records(6, seed=1) != sample_records(6, seed=2)
 
 
+@pytest.mark.parametrize("side", [True, False])
+def test_what_each_kind_asks_for(side):
+    """No more than a small model can learn: see `weights/README.md`."""
+    by_tag = defaultdict(list)
+    for record in sample_records(150, seed=4, test=side):
+        by_tag[record.tag].append(record.groups)
+        assert len({group.shape for group in record.groups}) == len(record.groups)
+        assert 2 <= sum(group.count for group in record.groups) <= 5
+
+    def seen(tag, key):
+        return {tuple(getattr(group, key) for group in groups) for groups in by_tag[tag]}
+
+    assert seen("counting", "count") == {(2,), (3,), (4,), (5,)}
+    assert seen("color_attr", "count") == {(1, 1), (1, 1, 1)}
+    assert seen("color_count_attr", "count") == {(1, 2), (2, 1), (1, 3), (3, 1), (2, 2)}
+    assert seen("spatial_count_attr", "count") == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    assert {len(counts) for counts in seen("multi_object_count_attr", "count")} == {2, 3}
+    for tag in ("color_spatial_attr", "size_spatial_attr"):
+        assert seen(tag, "count") == {(1, 1)}
+    for tag in ("color_spatial_attr", "size_spatial_attr", "spatial_count_attr"):
+        assert seen(tag, "region") == {("left", "right"), ("above", "below")}
+    assert seen("size_spatial_attr", "size") == {("larger", "smaller"), ("smaller", "larger")}
+    for tag in ("color_attr", "color_count_attr", "color_spatial_attr"):
+        assert all(len(set(colors)) == len(colors) for colors in seen(tag, "color"))
+
+
 def test_known_records():
     """The first of seed 0; a change here changes every published number."""
     said = [r.prompt for r in sample_records(1, seed=0)]
