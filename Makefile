@@ -7,7 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP_FLAGS ?=
-PROMPT ?= A photo of one red square on the left and two blue stars on the right
+PROMPT ?= A photo of a black star, a purple triangle, and a green square
+SEED ?= 19
 
 export PROMPT
 
@@ -26,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/npc-local run -- "$$PROMPT"
+	$(BIN)/npc-local run --seed $(SEED) -- "$$PROMPT"
 
 test: $(READY)
 	$(BIN)/python -m pytest
