@@ -67,8 +67,8 @@ def test_the_shipped_file(monkeypatch, tmp_path):
     assert profile.name == "shapes"
     assert profile.candidates == 5
     assert profile.generator.path == PACKAGE / "shapes" / "weights"
-    assert profile.generator.true_cfg_scale == 1.8
-    assert profile.generator.negative_steps == 3
+    assert profile.generator.true_cfg_scale == 3.0
+    assert profile.generator.negative_steps == 6
     assert set(profile.backends) == {"shapes"}
     flux = config.generators["flux-dev"]
     assert (flux.steps, flux.width, flux.dtype, flux.after) == (50, 1024, "bfloat16", "off")

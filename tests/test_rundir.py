@@ -74,7 +74,7 @@ def test_the_record_says_it_all(kept):
     kept.finish(correction)
     content = json.loads((kept.path / "correction.json").read_text())
     profile, versions = content.pop("profile"), content.pop("versions")
-    assert profile["generator"]["negative_steps"] == 3
+    assert profile["generator"]["negative_steps"] == 6
     assert profile["backends"] == {"shapes": {"kind": "shapes"}}
     assert set(versions) == {"npc-local", "torch", "diffusers", "transformers"}
     assert content == kept.record(correction)

@@ -20,14 +20,13 @@ from npc_local.shapes.train.data import (
 from npc_local.shapes.train.tokens import (
     CLIP_LENGTH,
     T5_LENGTH,
-    clip_tokenizer,
+    make_tokenizers,
     sentences,
-    t5_tokenizer,
 )
 
 # Of 50 scenes from seed 0.
-CAPTIONS = "d4a634e23a229e34"
-LABELS = "f60fa3c04ddecc07"
+CAPTIONS = "dadf9b4af8d18ecf"
+LABELS = "26c24fd3fbdfd883"
 
 
 def test_the_corpus_is_the_one_that_the_weights_were_trained_on():
@@ -80,7 +79,8 @@ def test_pixels_span_minus_one_to_one():
 
 def test_tokenizers_read_every_caption_whole(tmp_path):
     lines = sentences(1_500, seed=0)
-    t5, clip = t5_tokenizer(lines, tmp_path / "t5"), clip_tokenizer(lines, tmp_path / "clip")
+    made = make_tokenizers(tmp_path, seed=0)
+    t5, clip = made.t5, made.clip
     for tokenizer, length in ((t5, T5_LENGTH), (clip, CLIP_LENGTH)):
         ids = tokenizer(lines).input_ids
         assert max(map(len, ids)) <= length
