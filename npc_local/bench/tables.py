@@ -31,6 +31,7 @@ def summary(rows: Iterable[Row], arms: Sequence[str]) -> dict[str, Any]:
             for index, a in enumerate(arms)
             for b in arms[index + 1 :]
         },
+        "by_number": {arm: _by_number(base_wrong, arm) for arm in arms},
         "tries": {arm: _by_kind(base_wrong, arm) for arm in arms},
     }
 
@@ -54,6 +55,14 @@ def _paired(rows: Sequence[Row], a: str, b: str) -> dict[str, Any]:
     only_b = sum(r["arms"][b]["correct"] and not r["arms"][a]["correct"] for r in rows)
     p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return {"only_first": only_a, "only_second": only_b, "p": float(p)}
+
+
+def _by_number(rows: Sequence[Row], arm: str) -> list[dict[str, float]]:
+    """How often an arm's first, second, ... image was right; for npc that is rank by salience."""
+    tries = [row["arms"][arm]["tries"] for row in rows]
+    longest = max(map(len, tries), default=0)
+    columns = [[t[i]["correct"] for t in tries if len(t) > i] for i in range(longest)]
+    return [{"images": len(column), "right": _mean(column)} for column in columns]
 
 
 def _by_kind(rows: Sequence[Row], arm: str) -> dict[str, Any]:
@@ -103,6 +112,14 @@ def markdown(found: Mapping[str, Any], arms: Sequence[str]) -> str:
         ),
         "",
         *_table(
+            ["right image, by its number", *arms[1:]],
+            [
+                [str(number + 1), *(_cell(found["by_number"][arm], number) for arm in arms[1:])]
+                for number in range(max(map(len, found["by_number"].values()), default=0))
+            ],
+        ),
+        "",
+        *_table(
             ["images made after the base", "negative", "images", "right"],
             [
                 [arm, kind, str(cell["images"]), _percent(cell["right"])]
@@ -118,6 +135,12 @@ def _row(
     found: Mapping[str, Any], title: str, key: str, arms: Sequence[str], digits: int
 ) -> list[str]:
     return [title, *(f"{found[key][arm]:.{digits}f}" for arm in arms)]
+
+
+def _cell(column: Sequence[Mapping[str, float]], index: int) -> str:
+    if index >= len(column):
+        return ""
+    return f"{_percent(column[index]['right'])} of {column[index]['images']}"
 
 
 def _percent(share: float | None) -> str:

@@ -71,6 +71,13 @@ def test_tries_are_told_apart_by_kind():
     assert tries["reseed"]["no negative"]["images"] == 4
 
 
+def test_tries_are_counted_by_their_number():
+    first, second = summary(ROWS, ARMS)["by_number"]["npc"]
+    assert (first["images"], second["images"]) == (4, 4)
+    assert first["right"] == pytest.approx(2 / 4)
+    assert "| 1 " in markdown(summary(ROWS, ARMS), ARMS)
+
+
 def test_markdown_shows_every_tag_and_arm():
     text = markdown(summary(ROWS, ARMS), ARMS)
     assert "| counting" in text
