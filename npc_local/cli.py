@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from npc_local import __version__
+from npc_local import __version__, options
 from npc_local.errors import ConfigError, NpcError
 
 if TYPE_CHECKING:
@@ -76,13 +76,8 @@ Examples:
 
 @main.command(epilog=_EXAMPLES)
 @click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True)
-@click.option("--profile", metavar="NAME", help="A profile of models.toml.  [default: its own]")
-@click.option(
-    "--config",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The configuration.  [default: ./models.toml, else the one that comes along]",
-)
+@options.profile
+@options.config
 @click.option(
     "--seed",
     metavar="N",
@@ -109,13 +104,7 @@ Examples:
     type=click.Path(path_type=Path),
     help="A new or empty directory.  [default: a fresh one in ./npc-local-runs]",
 )
-@click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Change a key of models.toml for this run; may be repeated.",
-)
+@options.overrides
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object a prompt, and no more."
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from npc_local import options
 from npc_local.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,17 +60,9 @@ def bench() -> None:
     show_default=True,
     help="Held-out prompts, or the side for tuning.",
 )
-@click.option("--profile", metavar="NAME", help="A profile of models.toml.  [default: its own]")
-@click.option(
-    "--config", metavar="FILE", type=click.Path(path_type=Path), help="The configuration."
-)
-@click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Change a key of models.toml for this run; may be repeated.",
-)
+@options.profile
+@options.config
+@options.overrides
 @click.option(
     "--out",
     metavar="DIR",
@@ -122,7 +115,8 @@ def shapes(
     with libraries_quiet() as stdout:
         results = asyncio.run(_measure(todo, chosen, settings, out))
     found = summary(results, chosen_arms)
-    table = markdown(found, chosen_arms)
+    title = f"ShapesBench, {split} side, {per_tag} a tag, benchmark seeds {settings['seeds']}."
+    table = f"{title}\n{markdown(found, chosen_arms)}"
     results.write_summary(table)
     print(json.dumps(found | {"settings": settings}) if as_json else table, file=stdout)
     click.echo(f"kept in {results.path.parent}", err=True)

@@ -18,6 +18,7 @@ def summary(rows: Iterable[Row], arms: Sequence[str]) -> dict[str, Any]:
     base_wrong = [row for row in rows if not row["arms"][arms[0]]["correct"]]
     return {
         "prompts": len(rows),
+        "different_prompts": len({row["prompt"] for row in rows}),
         "failing": len(base_wrong),
         "accuracy": {arm: _accuracy(rows, arm) for arm in arms},
         "images_per_failing_prompt": {
@@ -83,7 +84,8 @@ def markdown(found: Mapping[str, Any], arms: Sequence[str]) -> str:
     """The summary as markdown tables, which read well in a terminal too."""
     accuracy = found["accuracy"]
     lines = [
-        f"{found['prompts']} prompts with their seeds; {found['failing']} base images are wrong.",
+        f"{found['prompts']} prompts with their seeds ({found['different_prompts']} different "
+        f"prompts); {found['failing']} base images are wrong.",
         "",
         *_table(
             ["accuracy", *arms],
