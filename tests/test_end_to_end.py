@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,18 @@ def test_the_live_view_says_what_was_done_and_where(tmp_path):
     assert process.stdout == ""
     for word in ("generate", "verify", "here"):
         assert word in process.stderr
+
+
+def test_it_works_without_any_network(tmp_path):
+    """In a network namespace of its own, where not even loopback is up."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-rn", "true"]).returncode:
+        pytest.skip("this machine cannot make a network namespace (unshare -rn)")
+    process = subprocess.run(
+        [unshare, "-rn", str(COMMAND), "run", "--json", "two green stars"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout)["status"] != "error"
