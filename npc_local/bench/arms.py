@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from npc_local import roles
-from npc_local.diffusion.base import Generator
 from npc_local.errors import NpcError
 from npc_local.loop import Cast
 from npc_local.loop import correct as run_loop
-from npc_local.records import Candidate, Correction, Render, Shot, Verdict
+from npc_local.records import Candidate, Correction, Shot, Verdict
 
 ARMS = {
     "base": "the first image, as it comes",
@@ -23,7 +22,7 @@ ARMS = {
     "reseed": "new seeds, no negative prompt: what anyone can do today",
     "npc+reseed": "new seeds and ranked negative prompts together",
 }
-# Far apart, so that no arm's seeds meet another prompt's.
+# Past the seeds of all base images, up to benchmark seed 99 (`shapes_bench.items`).
 _SEED_STRIDE = 1_000_003
 
 
@@ -46,25 +45,6 @@ class Outcome:
     forwards: int = 0
 
 
-class Memory:
-    """A generator that makes no image twice within one prompt, so that arms share the base."""
-
-    def __init__(self, generator: Generator) -> None:
-        self._generator = generator
-        self._made: dict[Shot, Render] = {}
-
-    def generate(self, shots: Sequence[Shot]) -> list[Render]:
-        """Make those shots that are new; return all."""
-        for shot in shots:
-            if shot not in self._made:
-                self._made[shot] = self._generator.generate([shot])[0]
-        return [self._made[shot] for shot in shots]
-
-    def fingerprint(self) -> str:
-        """The generator's own."""
-        return self._generator.fingerprint()
-
-
 async def run_arms(
     prompt: str, seed: int, cast: Cast, arms: Sequence[str], budget: int
 ) -> dict[str, Outcome]:
@@ -73,8 +53,6 @@ async def run_arms(
     Raises:
         NpcError: an image could not be made or judged; nothing is counted then.
     """
-    memory = Memory(cast.generator)
-    cast = Cast(memory, cast.verifier, cast.captioner, cast.proposer, cast.scorer)
     found = await run_loop(prompt, cast, seed=seed, candidates=budget)
     if found.original is None or found.status == "error":
         failure = NpcError(found.error)

@@ -142,25 +142,3 @@ def _background(nearest: NDArray[np.intp]) -> Background:
     is_shade = ground & (nearest == _PAPERS + 2 * chosen + 1)
     share = is_shade.sum(1) / np.maximum(ground.sum(1), 1)
     return Background(color, "striped" if share.max() > 0.6 else "dotted")
-
-
-def same(drawn: Scene, read: Scene) -> bool:
-    """Whether a scene was read back exactly: the same things (place within 1.5 px), same ground."""
-    if drawn.background != read.background or len(drawn.things) != len(read.things):
-        return False
-    left = list(read.things)
-    for thing in drawn.things:
-        twin = next(
-            (
-                other
-                for other in left
-                if (other.shape, other.color, other.size) == (thing.shape, thing.color, thing.size)
-                and abs(other.x - thing.x) <= 1.5
-                and abs(other.y - thing.y) <= 1.5
-            ),
-            None,
-        )
-        if twin is None:
-            return False
-        left.remove(twin)
-    return True

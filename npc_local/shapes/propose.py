@@ -1,7 +1,8 @@
 """Turns what is wrong and what is there into negative prompts, from words only.
 
-Targeted candidates name the error ('three circles', 'a green star'); untargeted ones name what
-nobody asked for (the background, a colour). Nothing the prompt asks for is ever proposed.
+Targeted candidates name the error ('three circles', 'a green star on a pink background');
+untargeted ones name what nobody asked for (the background, a colour). Nothing the prompt asks for
+is ever proposed.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _WORD_REGION = {"left": "left", "right": "right", "top": "above", "bottom": "bel
 
 
 def propose(wanted: Reading, seen: Reading, reason: str) -> list[tuple[str, Kind]]:
-    """Return candidates, the surest first, targeted before untargeted.
+    """Return candidates, those first that proved to steer most.
 
     Args:
         wanted: what the prompt says.
@@ -52,13 +53,16 @@ def propose(wanted: Reading, seen: Reading, reason: str) -> list[tuple[str, Kind
         for error in targeted
         if "background" in around and len(f"{error} on {around}".split()) <= MAX_WORDS
     ]
-    chosen: dict[str, Kind] = dict.fromkeys(together[:2], "targeted")
-    for text in untargeted[:2]:
-        chosen.setdefault(text, "untargeted")
-    for text in targeted:
-        chosen.setdefault(text, "targeted")
-    for text in untargeted:
-        chosen.setdefault(text, "untargeted")
+    ordered: list[tuple[list[str], Kind]] = [
+        (together[:2], "targeted"),
+        (untargeted[:2], "untargeted"),
+        (targeted, "targeted"),
+        (untargeted[2:], "untargeted"),
+    ]
+    chosen: dict[str, Kind] = {}
+    for texts, kind in ordered:
+        for text in texts:
+            chosen.setdefault(text, kind)
     return [(text, kind) for text, kind in chosen.items() if not _asked_for(text, wanted)]
 
 

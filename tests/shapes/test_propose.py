@@ -214,3 +214,12 @@ def _only_missing(wanted, seen):
 def test_an_empty_picture_still_gives_something():
     found = proposals("a star", Scene((), Background("mint", "plain")))
     assert found == {"a mint background": "untargeted"}
+
+
+def test_the_error_is_named_with_its_surroundings_first():
+    seen = scene("red circle", "red circle", "red circle", ground=("pink", "plain"))
+    texts = list(proposals("two red circles", seen))
+    assert texts[:2] == ["three circles on a pink background", "three shapes on a pink background"]
+    assert texts[2] == "a pink background"
+    named = proposals("two red circles on a pink background", seen)
+    assert not any("background" in text for text in named)
