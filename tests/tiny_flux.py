@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer, T5Tokenizer
-
-T5_LENGTH = 512
-CLIP_LENGTH = 77
+from tests.diffusion.families.parts import (
+    CLIP_LENGTH,
+    tiny_clip_tokenizer,
+    tiny_kl_autoencoder,
+    tiny_t5_tokenizer,
+)
 
 
 def build_tiny_flux(directory: Path) -> Path:
@@ -19,7 +20,7 @@ def build_tiny_flux(directory: Path) -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
     classes: Any = diffusers  # whose constructors carry no types
-    clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer()
+    clip_tokenizer, t5_tokenizer = tiny_clip_tokenizer(), tiny_t5_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformer = classes.FluxTransformer2DModel(
@@ -33,15 +34,7 @@ def build_tiny_flux(directory: Path) -> Path:
             axes_dims_rope=(4, 4, 8),
             guidance_embeds=True,
         )
-        vae = classes.AutoencoderKL(
-            in_channels=3,
-            out_channels=3,
-            down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-            up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-            block_out_channels=(8, 8),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=2,
+        vae = tiny_kl_autoencoder(
             use_quant_conv=False,
             use_post_quant_conv=False,
             shift_factor=0.1,
@@ -81,28 +74,3 @@ def build_tiny_flux(directory: Path) -> Path:
         transformer=transformer,
     ).save_pretrained(directory, safe_serialization=True)
     return directory
-
-
-def _clip_tokenizer() -> CLIPTokenizer:
-    """Return a byte-level BPE tokenizer with letters for words."""
-    from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import CLIPTokenizer
-
-    letters = sorted(ByteLevel.alphabet())
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
-    pieces += ["<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
-        vocab={piece: index for index, piece in enumerate(pieces)},
-        merges=[],
-        model_max_length=CLIP_LENGTH,
-    )
-
-
-def _t5_tokenizer() -> T5Tokenizer:
-    """Return a Unigram tokenizer of letters and a few words, ending each text in </s>."""
-    from transformers import T5Tokenizer
-
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -2.0)]
-    pieces += [(letter, -4.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
-    pieces += [(f"▁{word}", -3.0) for word in ("a", "one", "two", "three", "cat", "clock", "red")]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=T5_LENGTH)

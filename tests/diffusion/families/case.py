@@ -1,0 +1,72 @@
+"""What a family's module gives to the tests, and tiny parts that several families share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from npc_local.diffusion.families import After, Pipeline
+
+N = 5  # denoising steps
+PROMPTS = ["two red cats", "three clocks"]
+NEGATIVES = ["one cat", "red clock"]
+
+
+class PlainLoop(Protocol):
+    """The family's sampling loop, written out with no gate and no pipeline call.
+
+    Step i < `steps` guides against `negatives`; later steps against the family's null prompt
+    (after="null") or not at all ("off"). Returns what the pipeline does for output_type="latent".
+    """
+
+    def __call__(
+        self, pipe: Pipeline, prompts: list[str], negatives: list[str], steps: int, after: After
+    ) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One family under test.
+
+    `arguments` are those of the pipeline call that are the same everywhere (sizes, scale, ...);
+    `negative` turns texts into the call's negative arguments; `without_cfg` gives the call
+    arguments that switch guidance off, and may change the pipeline for it.
+    """
+
+    family: str
+    build: Callable[[], Pipeline]
+    plain_loop: PlainLoop
+    arguments: dict[str, Any]
+    without_cfg: Callable[[Pipeline], dict[str, Any]]
+    negative: Callable[[Pipeline, list[str]], dict[str, Any]] = lambda _, texts: {
+        "negative_prompt": texts
+    }
+
+    def sample(self, pipe: Pipeline, prompts: list[str], **changes: Any) -> torch.Tensor:
+        """Call the pipeline as a user would, up to the latents."""
+        arguments: dict[str, Any] = {
+            "prompt": prompts,
+            "num_inference_steps": N,
+            "generator": generators(len(prompts)),
+            "output_type": "latent",
+        }
+        result: torch.Tensor = pipe(**(arguments | self.arguments | changes)).images
+        return result
+
+
+def generators(count: int) -> list[torch.Generator]:
+    """Return a seeded generator an image; each call draws the same noise."""
+    return [torch.Generator("cpu").manual_seed(7 + index) for index in range(count)]
+
+
+def noise(count: int, *shape: int) -> torch.Tensor:
+    """Return the noise that a pipeline draws for images of `shape` from `generators(count)`."""
+    return torch.cat([torch.randn(1, *shape, generator=one) for one in generators(count)])
+
+
+def guide(scale: float, conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance as most families write it."""
+    return unconditional + scale * (conditional - unconditional)

@@ -1,0 +1,160 @@
+"""Every family under the gate, against its own loop written out (tests/diffusion/families)."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from npc_local.diffusion.families import FAMILIES, After, Pipeline, denoiser_of, family_of
+from npc_local.diffusion.gate import early_negative
+from tests.diffusion import families
+from tests.diffusion.families.case import NEGATIVES, PROMPTS, Case, N
+
+CASES: dict[str, Case] = {}
+for module in pkgutil.iter_modules(families.__path__):
+    found = importlib.import_module(f"{families.__name__}.{module.name}")
+    if hasattr(found, "CASE"):
+        CASES[module.name] = found.CASE
+
+_built: dict[str, Pipeline] = {}
+
+
+@pytest.fixture(params=sorted(CASES))
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+@pytest.fixture
+def pipe(case: Case) -> Pipeline:
+    """A fresh copy of the family's tiny pipeline, built once a session."""
+    if case.family not in _built:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            _built[case.family] = case.build()
+    fresh = copy.deepcopy(_built[case.family])
+    fresh.set_progress_bar_config(disable=True)
+    return fresh
+
+
+class Count:
+    """Counts the denoiser's forwards and their rows below any gate, in its class."""
+
+    def __init__(self, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls, self.rows = 0, 0
+        kind = type(denoiser_of(pipe))
+        compute = kind.forward
+
+        @functools.wraps(compute)
+        def forward(*args: Any, **inputs: Any) -> Any:
+            output = compute(*args, **inputs)
+            self.calls += 1
+            self.rows += len(output[0])
+            return output
+
+        monkeypatch.setattr(kind, "forward", forward)
+
+
+def negative(case: Case, pipe: Pipeline, images: int) -> dict[str, Any]:
+    return case.negative(pipe, NEGATIVES[:images])
+
+
+def test_every_family_has_a_case() -> None:
+    assert sorted(case.family for case in CASES.values()) == sorted(one.name for one in FAMILIES)
+
+
+def test_the_case_is_of_its_family(case: Case, pipe: Pipeline) -> None:
+    assert family_of(type(pipe)).name == case.family
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("after", ["off", "null"])
+def test_matches_the_plain_loop_bit_for_bit(
+    case: Case, pipe: Pipeline, images: int, after: After, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = case.plain_loop(pipe, PROMPTS[:images], NEGATIVES[:images], 2, after)
+    arguments = negative(case, pipe, images)
+    count = Count(pipe, monkeypatch)
+    with early_negative(pipe, 2, after) as gate:
+        gated = case.sample(pipe, PROMPTS[:images], **arguments)
+    assert torch.equal(gated, expected)
+    predictions = N + 2 if after == "off" else 2 * N
+    assert gate.forwards == predictions
+    assert count.rows == images * predictions
+    two_calls = family_of(type(pipe)).guides == "two calls"
+    assert count.calls == (predictions if two_calls else N)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_no_steps_is_the_baseline(case: Case, pipe: Pipeline, images: int) -> None:
+    prompts, arguments = PROMPTS[:images], negative(case, pipe, images)
+    with early_negative(pipe, 0, "off"):
+        off = case.sample(pipe, prompts, **arguments)
+    with early_negative(pipe, 0, "null"):
+        null = case.sample(pipe, prompts, **arguments)
+    family = family_of(type(pipe))
+    named = {} if family.null is None else {"negative_prompt": [family.null] * images}
+    assert torch.equal(null, case.sample(pipe, prompts, **named))
+    assert torch.equal(off, case.sample(pipe, prompts, **case.without_cfg(pipe)))
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("after", ["off", "null"])
+def test_all_steps_is_the_stock_pipeline(
+    case: Case, pipe: Pipeline, images: int, after: After
+) -> None:
+    arguments = negative(case, pipe, images)
+    stock = case.sample(pipe, PROMPTS[:images], **arguments)
+    with early_negative(pipe, N, after) as gate:
+        gated = case.sample(pipe, PROMPTS[:images], **arguments)
+    assert torch.equal(gated, stock)
+    assert gate.forwards == 2 * N
+
+
+def test_each_setting_makes_another_image(case: Case, pipe: Pipeline) -> None:
+    """Guards the equalities of this file against a model that ignores its text."""
+    arguments = negative(case, pipe, 1)
+    made = [case.sample(pipe, PROMPTS[:1], **arguments)]
+    settings: list[tuple[int, After]] = [(0, "off"), (0, "null"), (2, "off"), (2, "null")]
+    for steps, after in settings:
+        with early_negative(pipe, steps, after):
+            made.append(case.sample(pipe, PROMPTS[:1], **arguments))
+    assert len({latents.numpy().tobytes() for latents in made}) == len(made)
+
+
+def offloaded(pipe: Pipeline) -> None:
+    """Hook every model as enable_model_cpu_offload does, which itself asks for a GPU."""
+    from accelerate import cpu_offload_with_hook
+
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            cpu_offload_with_hook(part, execution_device="cpu")
+
+
+def compiled(pipe: Pipeline) -> None:
+    denoiser = denoiser_of(pipe)
+    if not denoiser._repeated_blocks:
+        pytest.skip(f"diffusers names no repeated blocks of {type(denoiser).__name__} to compile")
+    torch._dynamo.reset()
+    denoiser.compile_repeated_blocks(backend="eager")
+
+
+@pytest.mark.parametrize("prepare", [offloaded, compiled])
+@pytest.mark.parametrize("after", ["off", "null"])
+def test_works_with(
+    case: Case, pipe: Pipeline, after: After, prepare: Callable[[Pipeline], None]
+) -> None:
+    arguments = negative(case, pipe, 1)
+    with early_negative(pipe, 2, after):
+        plain = case.sample(pipe, PROMPTS[:1], **arguments)
+    prepare(pipe)
+    for _ in range(2):
+        with early_negative(pipe, 2, after) as gate:
+            assert torch.equal(case.sample(pipe, PROMPTS[:1], **arguments), plain)
+        assert gate.forwards == (N + 2 if after == "off" else 2 * N)
