@@ -13,134 +13,27 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from npc_local.errors import ConfigError
+from npc_local.settings import (
+    BackendSettings,
+    CacheSettings,
+    EncoderSettings,
+    GeneratorSettings,
+    LoraSettings,
+    ProfileSettings,
+    QuantizationSettings,
+    ScriptedBackendSettings,
+    Section,
+    ShapesBackendSettings,
+    listed,
+)
 
 _PACKAGE = Path(__file__).resolve().parent
-_BUILTIN = {"shapes": _PACKAGE / "shapes" / "weights"}
-_DEVICES = "auto, cpu, mps, cuda or cuda:N"
-
-
-def _local_path(value: object, info: ValidationInfo) -> Path:
-    """Turn a path of the file into a local one: `builtin:NAME`, absolute, or beside the file."""
-    if isinstance(value, Path):
-        return value
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be a path, written as a string")
-    prefix, colon, name = value.partition("builtin:")
-    if colon and not prefix:
-        if name not in _BUILTIN:
-            raise ValueError(f"must be one of {_listed('builtin:' + known for known in _BUILTIN)}")
-        return _BUILTIN[name]
-    if "://" in value:
-        raise ValueError("must be a local path, not an address")
-    beside = Path() if info.context is None else info.context
-    return Path(beside, Path(value).expanduser())
-
-
-def _device(value: object) -> object:
-    """Accept what torch calls a device, plus `auto`."""
-    if isinstance(value, str):
-        kind, colon, number = value.partition(":")
-        plain = value in {"auto", "cpu", "mps", "cuda"}
-        if not plain and not (kind == "cuda" and colon and number.isdecimal()):
-            raise ValueError(f"must be {_DEVICES}")
-    return value
-
-
-LocalPath = Annotated[Path, BeforeValidator(_local_path)]
-Device = Annotated[str, BeforeValidator(_device)]
-DType = Literal["float32", "bfloat16", "float16"]
-
-
-class _Section(BaseModel):
-    """What all tables share: no unknown key, no silent conversion, no NaN, no change later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class GeneratorSettings(_Section):
-    """`[generators.NAME]`: a diffusers model directory and how to sample from it.
-
-    `true_cfg_scale` is the scale that the negative prompt acts with, during the first
-    `negative_steps` denoising steps; `after` says what guides the later ones: nothing ("off",
-    one forward a step) or the null prompt ("null"). Sizes are in pixels.
-    """
-
-    kind: Literal["diffusers"] = "diffusers"
-    path: LocalPath
-    steps: int = Field(ge=1)
-    guidance_scale: float = Field(ge=0)
-    true_cfg_scale: float = Field(gt=1)
-    negative_steps: int = Field(default=3, ge=1)
-    after: Literal["off", "null"] = "off"
-    height: int = Field(ge=16)
-    width: int = Field(ge=16)
-    max_sequence_length: int = Field(default=512, ge=1)
-    dtype: DType = "float32"
-    device: Device = "auto"
-    threads: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _negative_fits(self) -> GeneratorSettings:
-        if self.negative_steps > self.steps:
-            raise ValueError(
-                f"negative_steps = {self.negative_steps} must be at most steps = {self.steps}"
-            )
-        return self
-
-
-class ShapesBackendSettings(_Section):
-    """`[backends.NAME]` with kind = "shapes": the deterministic agents of the embedded world."""
-
-    kind: Literal["shapes"] = "shapes"
-
-
-class ScriptedBackendSettings(_Section):
-    """`[backends.NAME]` with kind = "scripted": replies replayed from a JSON file."""
-
-    kind: Literal["scripted"] = "scripted"
-    replies: LocalPath
-
-
-BackendSettings = ShapesBackendSettings | ScriptedBackendSettings
-
-
-class EncoderSettings(_Section):
-    """`[encoders.NAME]`: the text encoder whose space ranks the negatives, and the formula."""
-
-    kind: Literal["t5"] = "t5"
-    path: LocalPath
-    text_encoder: str = Field(default="text_encoder_2", min_length=1)
-    tokenizer: str = Field(default="tokenizer_2", min_length=1)
-    formula: Literal["paper"] = "paper"
-    dtype: DType = "float32"
-    device: Device = "auto"
-
-
-class ProfileSettings(_Section):
-    """`[profiles.NAME]`: the cast of one run, each value the name of an entry."""
-
-    generator: str
-    verifier: str
-    captioner: str
-    proposer: str
-    encoder: str
-    candidates: int = Field(default=5, ge=1)
-    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +54,14 @@ class ResolvedProfile:
     backends: Mapping[str, BackendSettings]
 
 
-class Config(_Section):
+class Config(Section):
     """The whole of models.toml."""
 
     default_profile: str
     profiles: dict[str, ProfileSettings]
-    generators: dict[str, GeneratorSettings] = {}
-    backends: dict[str, Annotated[BackendSettings, Field(discriminator="kind")]] = {}
-    encoders: dict[str, EncoderSettings] = {}
+    generators: dict[str, GeneratorSettings] = Field(default={})
+    backends: dict[str, Annotated[BackendSettings, Field(discriminator="kind")]] = Field(default={})
+    encoders: dict[str, EncoderSettings] = Field(default={})
 
     _source: str = PrivateAttr(default="models.toml")
 
@@ -300,22 +193,30 @@ def _unresolved(config: Config) -> list[tuple[str, str]]:
     ]
 
 
-_TABLES: dict[str, type[_Section]] = {
+_TABLES: dict[str, type[Section]] = {
     "profiles": ProfileSettings,
     "generators": GeneratorSettings,
     "encoders": EncoderSettings,
     "shapes": ShapesBackendSettings,
     "scripted": ScriptedBackendSettings,
 }
+# Tables inside a generator.
+_PARTS: dict[str, type[Section]] = {
+    "quantization": QuantizationSettings,
+    "loras": LoraSettings,
+    "cache": CacheSettings,
+}
 
 
 def _fault(detail: ErrorDetails) -> tuple[str, str]:
     """Translate one pydantic error into (dotted key, message)."""
     where = [str(part) for part in detail["loc"]]
-    table: type[_Section] = Config
+    table: type[Section] = Config
     if len(where) > 2:
         # Inside a backend, pydantic puts the value of `kind` between its name and the key.
         table = _TABLES[where.pop(2) if where[0] == "backends" else where[0]]
+    if len(where) > 3 and where[0] == "generators":
+        table = _PARTS.get(where[2], table)
     key, kind = ".".join(where), detail["type"]
     if kind == "extra_forbidden":
         return key, _no_such("key", where[-1], table.model_fields)
@@ -340,8 +241,4 @@ def _no_such(kind: str, found: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(found, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"unknown {kind} {found!r}{hint} known: {_listed(known) or 'none'}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+    return f"unknown {kind} {found!r}{hint} known: {listed(known) or 'none'}"

@@ -15,7 +15,8 @@ from typing import Any
 from npc_local.errors import ModelFilesError
 
 _REMEDY = "copy or download the model directory again"
-_FINGERPRINTED = frozenset({".json", ".txt", ".model", ".safetensors"})
+_FINGERPRINTED = frozenset({".json", ".txt", ".model", ".safetensors", ".gguf"})
+_PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 
 
 def require_directory(path: Path) -> None:
@@ -52,9 +53,15 @@ def check_weights(folder: Path) -> None:
     """Check that a component's safetensors are all there and as long as their headers say.
 
     Raises:
-        ModelFilesError: names the folder or file that is missing, truncated or damaged.
+        ModelFilesError: names the folder or file that is missing, truncated, damaged or pickled.
     """
     require_directory(folder)
+    pickled = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLED)
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise ModelFilesError(
+            f"{folder / pickled[0]}: pickled weights are not loaded, they can run code; get the "
+            "model in safetensors format"
+        )
     for index in sorted(folder.glob("*.safetensors.index.json")):
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict):

@@ -66,11 +66,16 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """What the generator made of one shot: RGB image, denoiser forwards, wall seconds."""
+    """What the generator made of one shot: RGB image, denoiser forwards, wall seconds.
+
+    `fallbacks` says what the generator did to get along with too little memory; a tiled VAE and
+    offloading may change pixels.
+    """
 
     image: Image
     forwards: int
     seconds: float
+    fallbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def test_profile_resolves_to_entries(file):
     assert profile.backends["replay"] == ScriptedBackendSettings(
         replies=file.parent / "replies.json"
     )
-    assert profile.generator.after == "off"
+    assert profile.generator.after is None
     assert profile.encoder.tokenizer == "tokenizer_2"
 
 

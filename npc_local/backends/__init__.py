@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from npc_local.backends.base import Backend
-    from npc_local.config import BackendSettings
+    from npc_local.settings import BackendSettings
 
 
 def open_backend(name: str, settings: BackendSettings) -> Backend:

@@ -35,6 +35,8 @@ class Family:
             pipeline's guider instead.
         scale_off: the largest value of `scale` that switches CFG off. Where it is 0, the
             pipeline's scale is one lower than the usual one.
+        default_scale: the usual scale, s in n + s * (p - n), that it is used with here; None:
+            the one that its pipeline has by default.
         null: the negative prompt that the pipeline's own baseline uses; None where the baseline
             is made without naming one.
         takes_text: False where the call takes negative embeddings only.
@@ -43,6 +45,7 @@ class Family:
         batch_dims: denoiser inputs whose batch is not in dimension 0.
         reuses_first: whether the conditional prediction of step 0 may be replayed to other
             calls with the same prompt and noise, bit for bit.
+        caches: whether its pipeline tells diffusers' caches which prediction is which.
         reads: text tokens that the model reads, where no call argument says so.
         tokenizer: the component that counts them.
         size_multiple: sides of an image must be multiples of this many latent pixels.
@@ -57,6 +60,7 @@ class Family:
     after: After = "null"
     scale: str = "guidance_scale"
     scale_off: float = 1.0
+    default_scale: float | None = None
     conditional_first: bool = False
     null: str | None = ""
     takes_text: bool = True
@@ -64,6 +68,7 @@ class Family:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     batch_dims: Mapping[str, int] = field(default_factory=dict)
     reuses_first: bool = True
+    caches: bool = False
     reads: int | None = None
     tokenizer: str = "tokenizer"
     size_multiple: int = 2
@@ -81,8 +86,10 @@ FAMILIES = (
         name="FLUX.1",
         pipeline="FluxPipeline",
         guides="two calls",
+        caches=True,
         after="off",
         scale="true_cfg_scale",
+        default_scale=1.8,  # the paper's
         embedded="guidance_scale",
         tokenizer="tokenizer_2",
         undistilled="FLUX.1-dev",
@@ -117,6 +124,7 @@ FAMILIES = (
         name="Qwen-Image",
         pipeline="QwenImagePipeline",
         guides="two calls",
+        caches=True,
         scale="true_cfg_scale",
         embedded="guidance_scale",
         null=" ",
@@ -136,6 +144,7 @@ FAMILIES = (
         name="FLUX.2-klein",
         pipeline="Flux2KleinPipeline",
         guides="two calls",
+        caches=True,
         null=None,
         takes_text=False,
         undistilled="FLUX.2-klein-base",
@@ -175,6 +184,7 @@ FAMILIES = (
         name="HunyuanImage-2.1",
         pipeline="HunyuanImagePipeline",
         guides="two calls",
+        caches=True,
         scale="guider",
         embedded="distilled_guidance_scale",
         reads=1000,
@@ -186,6 +196,7 @@ FAMILIES = (
         name="CogView4",
         pipeline="CogView4Pipeline",
         guides="two calls",
+        caches=True,
         undistilled="CogView4-6B",
     ),
     Family(
@@ -210,6 +221,7 @@ FAMILIES = (
         guides="two calls",
         after="off",
         scale="true_cfg_scale",
+        default_scale=4.0,
         null=" ",
         # Step 0 also fills the key-value cache that the later steps read.
         reuses_first=False,
@@ -220,12 +232,14 @@ FAMILIES = (
         name="Ovis-Image",
         pipeline="OvisImagePipeline",
         guides="two calls",
+        caches=True,
         undistilled="Ovis-Image-7B",
     ),
     Family(
         name="LongCat-Image",
         pipeline="LongCatImagePipeline",
         guides="two calls",
+        caches=True,
         # Off: the text model would rewrite the prompt that the verifier checks.
         fixed={"enable_prompt_rewrite": False},
         undistilled="LongCat-Image",

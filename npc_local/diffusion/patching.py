@@ -11,7 +11,9 @@ _ABSENT = object()
 
 
 @contextmanager
-def standing_in(owner: Any, name: str, stand_in: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+def standing_in(
+    owner: Any, name: str, stand_in: Callable[..., Any]
+) -> Iterator[Callable[..., Any]]:
     """Let `owner.name` be `stand_in`, and yield the method that it stands in for.
 
     Only this object changes, not its class. What others put in the same place meanwhile (the

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from npc_local.config import EncoderSettings
 from npc_local.device import resolve_device
 from npc_local.errors import ModelFilesError
 from npc_local.model_files import check_weights, hash_files, require_directory
 from npc_local.offline import go_offline
 from npc_local.salience import formulas
 from npc_local.salience.tokens import salient_tokens
+from npc_local.settings import EncoderSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,162 +1,80 @@
-"""The gate against a plain Euler loop that knows nothing of it."""
+"""The gate's manners on a FLUX pipeline; that each family comes out right is in test_families."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from npc_local.diffusion.gate import After, Pipeline, check_true_cfg_scale, early_negative
+from npc_local.diffusion.families import REFUSED, Pipeline
+from npc_local.diffusion.gate import check_true_cfg_scale, early_negative
 from npc_local.errors import ConfigError
-
-N = 5
-SIZE = 32
-LENGTH = 24
-GUIDANCE = 3.5
-SCALE = 1.8
-PROMPTS = ["two red cats", "three clocks"]
-NEGATIVES = ["one cat", "red clock"]
-
-
-def generators(count: int) -> list[torch.Generator]:
-    return [torch.Generator("cpu").manual_seed(7 + index) for index in range(count)]
+from tests.diffusion.families.case import NEGATIVES, PROMPTS, N
+from tests.diffusion.families.flux import CASE, LENGTH
 
 
 def sample(pipe: Pipeline, images: int = 1, **changes: Any) -> torch.Tensor:
     """Call the pipeline as a user would, up to the packed latents."""
-    arguments: dict[str, Any] = {
-        "prompt": PROMPTS[:images],
-        "negative_prompt": NEGATIVES[:images],
-        "true_cfg_scale": SCALE,
-        "guidance_scale": GUIDANCE,
-        "num_inference_steps": N,
-        "height": SIZE,
-        "width": SIZE,
-        "max_sequence_length": LENGTH,
-        "generator": generators(images),
-        "output_type": "latent",
-    }
-    result: torch.Tensor = pipe(**(arguments | changes)).images
-    return result
-
-
-@torch.no_grad()
-def plain_loop(pipe: Pipeline, images: int, steps: int, after: After) -> torch.Tensor:
-    """The rule written out: i < steps sees the negative, later steps see nothing or the null."""
-
-    def encode(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        embeds, pooled, _ = pipe.encode_prompt(texts, max_sequence_length=LENGTH)
-        return embeds, pooled
-
-    side = SIZE // pipe.vae_scale_factor // 2
-    noise = torch.cat([torch.randn(1, 4, 2 * side, 2 * side, generator=g) for g in generators(2)])
-    latents = noise[:images].reshape(images, 4, side, 2, side, 2).permute(0, 2, 4, 1, 3, 5)
-    latents = latents.reshape(images, side * side, 16)
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    positions = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).float()
-
-    config = pipe.scheduler.config
-    slope = (config.max_shift - config.base_shift) / (
-        config.max_image_seq_len - config.base_image_seq_len
-    )
-    mu = config.base_shift + slope * (side * side - config.base_image_seq_len)
-    # The table of noise levels is diffusers' own: its rounding is not what is tested here.
-    schedule = type(pipe.scheduler).from_config(config)
-    schedule.set_timesteps(sigmas=np.linspace(1, 1 / N, N), mu=mu)
-    sigmas, times = schedule.sigmas, schedule.timesteps
-
-    def predict(text: tuple[torch.Tensor, torch.Tensor], i: int) -> torch.Tensor:
-        output: torch.Tensor = pipe.transformer(
-            hidden_states=latents,
-            timestep=times[i].expand(images) / 1000,
-            guidance=torch.full((images,), GUIDANCE),
-            encoder_hidden_states=text[0],
-            pooled_projections=text[1],
-            txt_ids=torch.zeros(LENGTH, 3),
-            img_ids=positions,
-            return_dict=False,
-        )[0]
-        return output
-
-    positive, negative = encode(PROMPTS[:images]), encode(NEGATIVES[:images])
-    embeds, pooled = encode([""])
-    null = embeds.expand(images, -1, -1), pooled.expand(images, -1)
-    for i in range(N):
-        velocity = predict(positive, i)
-        against = negative if i < steps else null if after == "null" else None
-        if against is not None:
-            other = predict(against, i)
-            velocity = other + SCALE * (velocity - other)
-        latents = latents + (sigmas[i + 1] - sigmas[i]) * velocity
-    return latents
-
-
-@pytest.mark.parametrize("after", ["off", "null"])
-@pytest.mark.parametrize("images", [1, 2])
-@pytest.mark.parametrize("steps", [1, 3])
-def test_matches_the_plain_loop_bit_for_bit(
-    pipe: Pipeline, after: After, images: int, steps: int
-) -> None:
-    with early_negative(pipe, steps, after, max_sequence_length=LENGTH) as gate:
-        gated = sample(pipe, images)
-    assert torch.equal(gated, plain_loop(pipe, images, steps, after))
-    assert gate.forwards == (N + steps if after == "off" else 2 * N)
-
-
-def test_each_setting_makes_another_image(pipe: Pipeline) -> None:
-    """Guards the equalities of this file against a model that ignores its text."""
-    made = [sample(pipe), sample(pipe, negative_prompt=None)]
-    for steps, after in ((1, "off"), (3, "off"), (0, "null"), (3, "null")):
-        with early_negative(pipe, steps, after, max_sequence_length=LENGTH):  # type: ignore[arg-type]
-            made.append(sample(pipe))
-    assert len({latents.numpy().tobytes() for latents in made}) == len(made)
-
-
-def test_no_steps_and_off_is_the_baseline_without_negative(pipe: Pipeline) -> None:
-    with early_negative(pipe, 0, "off") as gate:
-        gated = sample(pipe)
-    assert torch.equal(gated, sample(pipe, negative_prompt=None))
-    assert gate.forwards == N
-
-
-def test_no_steps_and_null_is_the_baseline_with_the_null_prompt(pipe: Pipeline) -> None:
-    with early_negative(pipe, 0, "null", max_sequence_length=LENGTH):
-        gated = sample(pipe)
-    assert torch.equal(gated, sample(pipe, negative_prompt=""))
-
-
-@pytest.mark.parametrize("steps", [N, N + 9])
-@pytest.mark.parametrize("after", ["off", "null"])
-def test_all_steps_is_the_stock_pipeline(pipe: Pipeline, steps: int, after: After) -> None:
-    stock = sample(pipe, 2)
-    with early_negative(pipe, steps, after, max_sequence_length=LENGTH) as gate:
-        assert torch.equal(sample(pipe, 2), stock)
-    assert gate.forwards == 2 * N
+    arguments = {"negative_prompt": NEGATIVES[:images]} | changes
+    return CASE.sample(pipe, PROMPTS[:images], **arguments)
 
 
 def test_embeddings_serve_as_well_as_texts(pipe: Pipeline) -> None:
-    with early_negative(pipe, 2, "null", max_sequence_length=LENGTH):
+    with early_negative(pipe, 2, "null"):
         from_texts = sample(pipe)
     with torch.no_grad():
         encoded = [
             pipe.encode_prompt(text, max_sequence_length=LENGTH)[:2]
             for text in (PROMPTS[0], NEGATIVES[0], "")
         ]
-    (embeds, pooled), (negative_embeds, negative_pooled), null = encoded
+    (embeds, pooled), (negative_embeds, negative_pooled), (null_embeds, null_pooled) = encoded
+    given = {
+        "prompt": None,
+        "negative_prompt": None,
+        "prompt_embeds": embeds,
+        "pooled_prompt_embeds": pooled,
+        "negative_prompt_embeds": negative_embeds,
+        "negative_pooled_prompt_embeds": negative_pooled,
+    }
+    with early_negative(pipe, 2, "null"):
+        assert torch.equal(sample(pipe, **given), from_texts)
     pipe.text_encoder_2 = None  # so that nothing can be encoded anew
+    null = {
+        "negative_prompt_embeds": null_embeds,
+        "negative_pooled_prompt_embeds": null_pooled,
+    }
     with early_negative(pipe, 2, "null", null=null):
-        from_embeddings = sample(
-            pipe,
-            prompt=None,
-            negative_prompt=None,
-            prompt_embeds=embeds,
-            pooled_prompt_embeds=pooled,
-            negative_prompt_embeds=negative_embeds,
-            negative_pooled_prompt_embeds=negative_pooled,
-        )
-    assert torch.equal(from_embeddings, from_texts)
+        assert torch.equal(sample(pipe, **given), from_texts)
+
+
+def test_another_null_prompt_can_be_given(pipe: Pipeline) -> None:
+    with early_negative(pipe, 0, "null", null={"negative_prompt": "red"}):
+        gated = sample(pipe)
+    assert torch.equal(gated, sample(pipe, negative_prompt="red"))
+
+
+def test_the_null_prompt_draws_no_random_number(pipe: Pipeline) -> None:
+    """Latents drawn from the global generator, which the null prompt's own call must not move."""
+    torch.manual_seed(3)
+    stock = sample(pipe, generator=None)
+    torch.manual_seed(3)
+    with early_negative(pipe, N, "null"):
+        assert torch.equal(sample(pipe, generator=None), stock)
+
+
+def test_each_text_is_encoded_once_a_call(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, texts = pipe.text_encoder_2.forward, []
+
+    def forward(ids: torch.Tensor, **options: Any) -> Any:
+        texts.append(ids)
+        return encode(ids, **options)
+
+    monkeypatch.setattr(pipe.text_encoder_2, "forward", forward)
+    with early_negative(pipe, 2, "null"):
+        sample(pipe)
+    assert len(texts) == 3  # prompt, negative, null
 
 
 def test_every_call_inside_starts_at_its_first_step(pipe: Pipeline) -> None:
@@ -174,22 +92,65 @@ def test_every_call_inside_starts_at_its_first_step(pipe: Pipeline) -> None:
         assert torch.equal(sample(pipe), first)
 
 
-def test_survives_offload_hooks_that_the_pipeline_renews(pipe: Pipeline) -> None:
-    """enable_model_cpu_offload removes and adds its hooks after every call."""
-    from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
-
-    with early_negative(pipe, 3):
-        expected = sample(pipe)
+def test_two_pipelines_that_share_their_models_keep_apart(pipe: Pipeline) -> None:
+    twin = type(pipe)(**pipe.components)
+    twin.set_progress_bar_config(disable=True)
     stock = sample(pipe)
-    add_hook_to_module(pipe.transformer, ModelHook())
+    with early_negative(pipe, 1), early_negative(twin, 3) as second:
+        one, three = sample(pipe), sample(twin)
+        assert torch.equal(sample(pipe), one)
+    assert second.forwards == N + 3
+    assert len({latents.numpy().tobytes() for latents in (stock, one, three)}) == 3
+    with early_negative(pipe, 3):
+        assert torch.equal(sample(twin), stock)
+        assert torch.equal(sample(pipe), three)
+
+
+def test_a_call_inside_a_call_is_refused(pipe: Pipeline) -> None:
+    def again(pipe: Pipeline, *_: Any) -> dict[str, Any]:
+        sample(pipe)
+        return {}
+
+    with early_negative(pipe, 2):
+        with pytest.raises(ConfigError, match="inside its own call"):
+            sample(pipe, callback_on_step_end=again)
+        sample(pipe)
+
+
+def test_survives_offload_hooks_that_the_pipeline_renews(pipe: Pipeline) -> None:
+    """enable_model_cpu_offload removes and adds its hooks at the end of every call."""
+    pipe.enable_model_cpu_offload(device="cpu")
+    stock = sample(pipe)
     with early_negative(pipe, 3) as gate:
-        assert torch.equal(sample(pipe), expected)
-        remove_hook_from_module(pipe.transformer)
-        add_hook_to_module(pipe.transformer, ModelHook())
-        assert torch.equal(sample(pipe), expected)
+        first, second = sample(pipe), sample(pipe)
         assert gate.forwards == 2 * (N + 3)
     assert torch.equal(sample(pipe), stock)
-    remove_hook_from_module(pipe.transformer)
+    pipe.remove_all_hooks()
+    assert torch.equal(sample(pipe), stock)
+    with early_negative(pipe, 3):
+        expected = sample(pipe)
+    assert torch.equal(first, expected)
+    assert torch.equal(second, expected)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda pipe: pipe.enable_group_offload(torch.device("cpu"), offload_type="leaf_level"),
+        lambda pipe: pipe.transformer.compile(backend="eager"),
+        lambda pipe: setattr(pipe, "transformer", torch.compile(pipe.transformer, backend="eager")),
+    ],
+    ids=["group offload", "compiled in place", "compiled"],
+)
+def test_works_with(pipe: Pipeline, prepare: Callable[[Pipeline], None]) -> None:
+    torch._dynamo.reset()
+    with early_negative(pipe, 3, "null"):
+        expected = sample(pipe)
+    stock = sample(pipe)
+    prepare(pipe)
+    with early_negative(pipe, 3, "null") as gate:
+        assert torch.equal(sample(pipe), expected)
+    assert gate.forwards == 2 * N
     assert torch.equal(sample(pipe), stock)
 
 
@@ -197,16 +158,25 @@ def test_survives_offload_hooks_that_the_pipeline_renews(pipe: Pipeline) -> None
 def test_the_pipeline_is_restored_after_an_exception(pipe: Pipeline, own_forward: bool) -> None:
     if own_forward:  # as caches and hooks leave it
         pipe.transformer.forward = pipe.transformer.forward
-    stock, before = sample(pipe), dict(vars(pipe.transformer))
+    stock = sample(pipe)
+    parts = [pipe, pipe.transformer, pipe.text_encoder, pipe.text_encoder_2, pipe.scheduler]
+
+    def state() -> list[Any]:
+        return [type(part) for part in parts] + [set(vars(part)) for part in parts]
 
     def fail_inside() -> None:
-        with early_negative(pipe):
-            assert vars(pipe.transformer) != before
+        def fail(*_: Any) -> None:
+            assert "step" in vars(pipe.scheduler)
             raise ZeroDivisionError
 
+        with early_negative(pipe, 3, "null"):
+            sample(pipe, callback_on_step_end=fail)
+
+    before, forward = state(), vars(pipe.transformer).get("forward")
     with pytest.raises(ZeroDivisionError):
         fail_inside()
-    assert vars(pipe.transformer) == before
+    assert state() == before
+    assert vars(pipe.transformer).get("forward") is forward
     assert torch.equal(sample(pipe), stock)
 
 
@@ -219,23 +189,44 @@ def test_nested_use_is_refused_and_leaves_the_outer_gate_alone(pipe: Pipeline) -
 
 
 @pytest.mark.parametrize(
-    "ignored",
+    ("ignored", "message"),
     [
-        {"true_cfg_scale": 1.0},
-        {"negative_prompt": None},
-        {"true_cfg_scale": 1.0, "num_inference_steps": 1},
+        ({"true_cfg_scale": 1.0}, "true_cfg_scale = 1.0 switches guidance off"),
+        ({"true_cfg_scale": float("nan")}, "switches guidance off"),
+        ({"negative_prompt": None}, "a negative prompt is needed"),
     ],
 )
-def test_a_call_that_ignores_the_negative_is_refused(
-    pipe: Pipeline, ignored: dict[str, Any]
+def test_a_call_that_ignores_the_negative_is_refused_before_any_work(
+    pipe: Pipeline, ignored: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match="ignored the negative"), early_negative(pipe):
+    with pytest.raises(ConfigError, match=message), early_negative(pipe) as gate:
         sample(pipe, **ignored)
+    assert gate.forwards == 0
+
+
+def test_a_negative_that_equals_the_prompt_cancels_to_no_guidance(pipe: Pipeline) -> None:
+    with early_negative(pipe, N):
+        gated = sample(pipe, negative_prompt=PROMPTS[0])
+    assert torch.equal(gated, sample(pipe, true_cfg_scale=1.0))
+
+
+def test_an_empty_negative_is_the_null_prompt(pipe: Pipeline) -> None:
+    with early_negative(pipe, 2, "null"):
+        gated = sample(pipe, negative_prompt="")
+    assert torch.equal(gated, sample(pipe, negative_prompt=""))
+
+
+def test_a_long_negative_is_cut_as_the_pipeline_cuts_it(pipe: Pipeline) -> None:
+    long = " ".join(["cat"] * 600)
+    with early_negative(pipe, N):
+        assert torch.equal(
+            sample(pipe, negative_prompt=long), sample(pipe, negative_prompt=f"{long} clock")
+        )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"steps": -1}, "0 or more"), ({"after": "later"}, "'off' or 'null'")],
+    [({"steps": -1}, "0 or more"), ({"after": "later"}, "'off', 'null'")],
 )
 def test_arguments_out_of_range_are_refused(
     pipe: Pipeline, arguments: dict[str, Any], message: str
@@ -244,22 +235,61 @@ def test_arguments_out_of_range_are_refused(
         pass
 
 
-def test_a_null_prompt_of_another_length_is_refused(pipe: Pipeline) -> None:
-    with (
-        pytest.raises(ConfigError, match="max_sequence_length"),
-        early_negative(pipe, 0, "null", max_sequence_length=LENGTH + 1),
-    ):
-        sample(pipe)
+@pytest.mark.parametrize(("name", "why"), [(name, why) for name, (why, _) in REFUSED.items()])
+def test_pipelines_that_would_ignore_a_negative_are_refused(name: str, why: str) -> None:
+    import diffusers
+
+    kind: Any = getattr(diffusers, name)
+    pipe = kind.__new__(kind)  # refused by its class, before anything in it is looked at
+    with pytest.raises(ConfigError, match=f"{why}; use .* instead"), early_negative(pipe):
+        pass
 
 
-def test_other_pipelines_are_refused_by_name() -> None:
-    class SanaPipeline:
+def test_unknown_pipelines_are_refused_with_what_is_supported() -> None:
+    class OtherPipeline:
         pass
 
     with (
-        pytest.raises(ConfigError, match="not SanaPipeline"),
-        early_negative(SanaPipeline()),
+        pytest.raises(ConfigError, match=r"OtherPipeline are not supported.*FluxPipeline"),
+        early_negative(OtherPipeline()),
     ):
+        pass
+
+
+def schnell(pipe: Pipeline) -> None:
+    pipe.transformer.register_to_config(guidance_embeds=False)
+    pipe.scheduler.register_to_config(use_dynamic_shifting=False)
+
+
+def lcm(pipe: Pipeline) -> None:
+    import diffusers
+
+    scheduler: Any = diffusers.LCMScheduler
+    pipe.scheduler = scheduler()
+
+
+@pytest.mark.parametrize(
+    ("distil", "sign"),
+    [
+        (schnell, "neither guidance embedding nor dynamic shifting"),
+        (lcm, "LCMScheduler"),
+        (lambda pipe: pipe.register_to_config(is_distilled=True), "is_distilled"),
+        (
+            lambda pipe: pipe.register_to_config(_name_or_path="models/FLUX.1-turbo-alpha"),
+            "it is called 'FLUX.1-turbo-alpha'",
+        ),
+    ],
+)
+def test_distilled_checkpoints_are_refused_unless_told_otherwise(
+    pipe: Pipeline, distil: Callable[[Pipeline], None], sign: str
+) -> None:
+    distil(pipe)
+    with (
+        pytest.raises(ConfigError, match=f"{sign}.*use FLUX.1-dev instead"),
+        early_negative(pipe),
+    ):
+        pass
+    with early_negative(pipe, allow_distilled=True):
         pass
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from npc_local.config import GeneratorSettings
 from npc_local.diffusion.gate import Pipeline, early_negative
 from npc_local.diffusion.generator import DiffusersGenerator
 from npc_local.errors import ConfigError, GeneratorError, ModelFilesError, PromptError
 from npc_local.records import Shot
+from npc_local.settings import GeneratorSettings
 
 PROMPT, NEGATIVE, SEED, N = "two red cats", "one cat", 11, 4
 
@@ -68,17 +68,17 @@ def test_off_equals_the_stock_calls_with_texts(flux_directory: Path, pipe: Pipel
     with early_negative(pipe, 2):
         gated = stock(pipe, negative_prompt=NEGATIVE, true_cfg_scale=1.8)
     assert one(generator, None) == (stock(pipe), N)
-    assert one(generator, NEGATIVE) == (gated, N + 2)
+    assert one(generator, NEGATIVE) == (gated, N + 2 - 1)  # step 0's prediction is known by now
     assert gated != stock(pipe)
 
 
 def test_null_equals_the_stock_calls_with_texts(flux_directory: Path, pipe: Pipeline) -> None:
     generator = DiffusersGenerator(settings(flux_directory, after="null"))
-    with early_negative(pipe, 2, "null", max_sequence_length=24):
+    with early_negative(pipe, 2, "null"):
         gated = stock(pipe, negative_prompt=NEGATIVE, true_cfg_scale=1.8)
     baseline = stock(pipe, negative_prompt="", true_cfg_scale=1.8)
     assert one(generator, None) == (baseline, 2 * N)
-    assert one(generator, NEGATIVE) == (gated, 2 * N)
+    assert one(generator, NEGATIVE) == (gated, 2 * N - 1)
     assert gated != baseline
 
 
@@ -106,12 +106,22 @@ def test_each_text_is_encoded_once(flux_directory: Path, monkeypatch: pytest.Mon
     assert len(texts) == 3
 
 
+def test_the_first_prediction_is_reused_with_the_same_pixels(flux_directory: Path) -> None:
+    negatives = (None, NEGATIVE, "red", "")
+    generator = DiffusersGenerator(settings(flux_directory))
+    reusing = [one(generator, negative) for negative in negatives]
+    fresh = [one(DiffusersGenerator(settings(flux_directory)), negative) for negative in negatives]
+    assert [pixels for pixels, _ in reusing] == [pixels for pixels, _ in fresh]
+    assert [forwards for _, forwards in fresh] == [N, N + 2, N + 2, N + 2]
+    assert [forwards for _, forwards in reusing] == [N, N + 1, N + 1, N + 1]
+
+
 def test_steps_are_reported(flux_directory: Path) -> None:
     generator = DiffusersGenerator(settings(flux_directory))
-    silent = one(generator, NEGATIVE)
+    silent, _ = one(generator, NEGATIVE)
     seen: list[tuple[int, int]] = []
     generator.on_step = lambda done, of: seen.append((done, of))
-    assert one(generator, NEGATIVE) == silent
+    assert one(generator, NEGATIVE)[0] == silent
     assert seen == [(step, N) for step in range(1, N + 1)]
 
 
@@ -143,7 +153,7 @@ def test_a_failing_model_is_an_error_and_the_next_image_is_sound(
     flux_directory: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
 ) -> None:
     generator = DiffusersGenerator(settings(flux_directory))
-    expected = one(generator, NEGATIVE)
+    expected, _ = one(generator, NEGATIVE)
 
     def fail(*_: Any, **__: Any) -> None:
         raise failure
@@ -152,7 +162,7 @@ def test_a_failing_model_is_an_error_and_the_next_image_is_sound(
         patch.setattr(generator.pipe.transformer.proj_out, "forward", fail)
         with pytest.raises(GeneratorError, match=message):
             one(generator, NEGATIVE)
-    assert one(generator, NEGATIVE) == expected
+    assert one(generator, NEGATIVE)[0] == expected
 
 
 def test_a_missing_directory_says_that_paths_are_local(tmp_path: Path) -> None:
@@ -176,8 +186,8 @@ def edit_index(directory: Path, **entries: Any) -> None:
 
 
 def test_another_pipeline_class_is_refused_with_what_is_supported(damaged: Path) -> None:
-    edit_index(damaged, _class_name="SanaPipeline")
-    with pytest.raises(ConfigError, match=r"SanaPipeline.*supported: FluxPipeline"):
+    edit_index(damaged, _class_name="WanPipeline")
+    with pytest.raises(ConfigError, match=r"WanPipeline.*supported: .*FluxPipeline"):
         DiffusersGenerator(settings(damaged))
 
 
@@ -228,7 +238,7 @@ def test_a_pickle_in_place_of_weights_is_never_read(damaged: Path, tmp_path: Pat
 
 def test_a_size_that_diffusers_would_round_is_refused(flux_directory: Path) -> None:
     generator = DiffusersGenerator(settings(flux_directory, width=34))
-    with pytest.raises(ConfigError, match=r"34 x 32.*multiples of 4"):
+    with pytest.raises(ConfigError, match=r"width = 34: must be a multiple of 4"):
         _ = generator.pipe
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from npc_local.config import EncoderSettings
 from npc_local.offline import go_offline
+from npc_local.settings import EncoderSettings
 from tests.tiny_flux import build_tiny_flux
 
 go_offline()

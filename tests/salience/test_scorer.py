@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from npc_local.config import EncoderSettings
 from npc_local.errors import ModelFilesError
 from npc_local.salience.scorer import T5Scorer
+from npc_local.settings import EncoderSettings
 
 PROMPT = "a photo of three red clocks on the left and one cat"
 NEGATIVES = ["one clock", "wooden table in a very dark room with many other things", "red", PROMPT]

@@ -9,9 +9,9 @@ from PIL import Image
 from npc_local import roles
 from npc_local.backends import open_backend
 from npc_local.backends.base import Request
-from npc_local.config import ShapesBackendSettings
 from npc_local.errors import BackendError, PromptError
 from npc_local.records import Caption, Claim
+from npc_local.settings import ShapesBackendSettings
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.draw import draw
 from npc_local.shapes.prompts import sample_records

@@ -1,0 +1,333 @@
+"""A pipeline directory on disk to a pipeline on its device, as `[generators.NAME]` says.
+
+Nothing is fetched, no code from the directory is run, and only safetensors and GGUF are read.
+Every option that does not fit the model or the machine is refused with what would fit. Leaves
+out: calling the pipeline (`sampling`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from npc_local.device import resolve_device
+from npc_local.diffusion.families import (
+    Family,
+    Pipeline,
+    denoiser_of,
+    distilled_error,
+    distilled_name,
+    family_of,
+)
+from npc_local.errors import ConfigError, ModelFilesError
+from npc_local.model_files import check_weights, read_json, require_directory
+from npc_local.offline import go_offline
+from npc_local.settings import GeneratorSettings, LoraSettings, QuantizationSettings
+
+INDEX = "model_index.json"
+_LIBRARIES = ("diffusers", "transformers")  # of components; anything else is code in the directory
+
+
+def check_directory(settings: GeneratorSettings) -> tuple[Family, list[str]]:
+    """Check a pipeline directory without loading it; return its family and components' folders.
+
+    Raises:
+        ConfigError: the pipeline cannot take a negative prompt, or runs code of its own.
+        ModelFilesError: the directory, or something that the settings name, is incomplete.
+    """
+    require_directory(settings.path)
+    index = settings.path / INDEX
+    parts = read_json(index)
+    try:
+        family = family_of(str(parts.get("_class_name")))
+    except ConfigError as error:
+        raise ConfigError(f"{index}: {error}") from None
+    if not settings.allow_distilled:
+        for named in (settings.path, *(lora.path for lora in settings.loras)):
+            if sign := distilled_name(family, named.name):
+                raise distilled_error(family, sign)
+        if parts.get("is_distilled"):
+            raise distilled_error(family, "its is_distilled is true")
+    folders = []
+    for name, origin in parts.items():
+        if name.startswith("_") or not isinstance(origin, list) or None in origin:
+            continue
+        if origin[0] not in _LIBRARIES and not _is_part_of_diffusers(origin[0]):
+            raise ConfigError(
+                f"{index}: {name} comes from {origin[0]!r}; no code is run from a model "
+                f"directory, components come from {' or '.join(_LIBRARIES)}"
+            )
+        check_weights(settings.path / name)
+        folders.append(name)
+    if settings.gguf is not None and not settings.gguf.is_file():
+        raise ModelFilesError(f"{settings.gguf}: no such file (gguf)")
+    for lora in settings.loras:
+        lora_file(lora)
+    return family, folders
+
+
+def lora_file(lora: LoraSettings) -> Path:
+    """Return the safetensors file of a LoRA.
+
+    Raises:
+        ModelFilesError: there is none, or several.
+    """
+    files = sorted(lora.path.glob("*.safetensors")) if lora.path.is_dir() else [lora.path]
+    if len(files) != 1 or not files[0].is_file() or files[0].suffix != ".safetensors":
+        found = ", ".join(file.name for file in files) or "none"
+        raise ModelFilesError(
+            f"{lora.path}: must be a .safetensors file, or a directory with one (found: {found})"
+        )
+    return files[0]
+
+
+def load(settings: GeneratorSettings) -> Pipeline:
+    """Load the pipeline of a checked directory and place it on its device.
+
+    Raises:
+        ConfigError: an option does not fit the model, the device or what is installed.
+        ModelFilesError: diffusers cannot load the directory.
+    """
+    go_offline()
+    import diffusers
+    import torch
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = resolve_device(settings.device)
+    _check_dtype(device, settings.dtype)
+    pipe = _from_directory(settings)
+    pipe.set_progress_bar_config(disable=True)
+    _add_loras(pipe, settings.loras)
+    denoiser = denoiser_of(pipe)
+    if settings.attention is not None:
+        if settings.attention.endswith("_hub"):
+            raise ConfigError(
+                f"attention = {settings.attention!r} fetches its kernel from the hub; choose one "
+                "that is installed: native, _native_cudnn, _native_flash, flash, _flash_3, sage"
+            )
+        with _fits(f"attention = {settings.attention!r}"):
+            denoiser.set_attention_backend(settings.attention)
+    if settings.vae_tiling:
+        with _fits("vae_tiling = true"):
+            pipe.vae.enable_tiling()
+    _place(pipe, device, settings.offload)
+    if settings.compile:
+        with _fits("compile = true"):
+            denoiser.compile_repeated_blocks()
+    return pipe
+
+
+def late_cache(settings: GeneratorSettings, family: Family) -> Callable[[], Any] | None:
+    """Return what makes diffusers' cache configuration for the late steps; None: no cache.
+
+    Raises:
+        ConfigError: diffusers has no such cache for this family.
+    """
+    cache = settings.cache
+    if cache is None:
+        return None
+    kind = f"cache: kind = {cache.kind!r}"
+    if not family.caches:
+        raise ConfigError(
+            f"{kind}: {family.pipeline} does not tell diffusers' caches its conditional and "
+            "unconditional predictions apart; leave cache out"
+        )
+    if cache.kind == "mag" and family.pipeline != "FluxPipeline":
+        raise ConfigError(
+            f"{kind} is measured for FLUX.1 only; use 'first-block' for {family.name}"
+        )
+    late = settings.steps - settings.negative_steps
+
+    def make() -> Any:
+        import diffusers
+        from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, nearest_interp
+
+        classes: Any = diffusers
+        if cache.kind == "first-block":
+            return classes.FirstBlockCacheConfig(threshold=cache.threshold)
+        # One ratio a step; the cache begins counting with the first late one.
+        ratios = nearest_interp(FLUX_MAG_RATIOS, settings.steps)[settings.negative_steps :]
+        return classes.MagCacheConfig(
+            threshold=cache.threshold, num_inference_steps=late, mag_ratios=ratios
+        )
+
+    return make if late > 0 else None
+
+
+def _is_part_of_diffusers(library: str) -> bool:
+    """Whether a component's library is a pipeline folder of diffusers itself, as Kolors' is."""
+    spec = importlib.util.find_spec("diffusers")
+    if spec is None or spec.origin is None or not library.isidentifier():
+        return False
+    return (Path(spec.origin).parent / "pipelines" / library / "__init__.py").is_file()
+
+
+def _from_directory(settings: GeneratorSettings) -> Pipeline:
+    """Load all parts of a pipeline, quantised where asked for."""
+    import diffusers
+    import torch
+    from safetensors import SafetensorError
+
+    dtype = getattr(torch, settings.dtype)
+    index = read_json(settings.path / INDEX)
+    kind = getattr(diffusers, index["_class_name"])
+    options: dict[str, Any] = {}
+    try:
+        if settings.gguf is not None:
+            options |= _gguf_denoiser(settings, index)
+        if settings.quantization is not None:
+            options["quantization_config"] = _quantization(settings.quantization, index, dtype)
+        return kind.from_pretrained(
+            settings.path, local_files_only=True, use_safetensors=True, dtype=dtype, **options
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelFilesError(f"{settings.path}: cannot be loaded: {error}") from error
+
+
+def _gguf_denoiser(settings: GeneratorSettings, index: dict[str, Any]) -> dict[str, Any]:
+    """Load the denoiser from a GGUF file, with its configuration from the directory."""
+    import diffusers
+    import torch
+
+    _need("gguf", "gguf = ...", "quantization")
+    classes: Any = diffusers
+    part = "transformer" if "transformer" in index else "unet"
+    kind = getattr(classes, index[part][1])
+    if not hasattr(kind, "from_single_file"):
+        raise ConfigError(f"gguf: diffusers cannot load {index[part][1]} from one file")
+    dtype = getattr(torch, settings.dtype)
+    denoiser = kind.from_single_file(
+        str(settings.gguf),
+        config=str(settings.path),
+        subfolder=part,
+        quantization_config=classes.GGUFQuantizationConfig(compute_dtype=dtype),
+        dtype=dtype,
+        local_files_only=True,
+    )
+    return {part: denoiser}
+
+
+def _quantization(wanted: QuantizationSettings, index: dict[str, Any], dtype: Any) -> Any:
+    """Return diffusers' configuration that quantises the wanted components while loading."""
+    import diffusers
+    import transformers
+
+    package = wanted.kind.split("_")[0]
+    _need(package, f"quantization: kind = {wanted.kind!r}", "quantization")
+    mapping = {}
+    for name in wanted.components:
+        if not isinstance(index.get(name), list):
+            known = ", ".join(part for part, origin in index.items() if isinstance(origin, list))
+            raise ConfigError(f"quantization: no component {name!r}; this pipeline has {known}")
+        library: Any = transformers if index[name][0] == "transformers" else diffusers
+        with _fits(f"quantization: options = {wanted.options}"):
+            mapping[name] = _quantizer(wanted, library, dtype)
+    classes: Any = diffusers
+    return classes.PipelineQuantizationConfig(quant_mapping=mapping)
+
+
+def _quantizer(wanted: QuantizationSettings, library: Any, dtype: Any) -> Any:
+    """Return one component's quantiser, from the library that the component comes from."""
+    if wanted.kind == "bitsandbytes_8bit":
+        return library.BitsAndBytesConfig(load_in_8bit=True, **wanted.options)
+    if wanted.kind == "bitsandbytes_4bit":
+        return library.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_compute_dtype=dtype, **wanted.options
+        )
+    from torchao import quantization
+
+    name = {
+        "torchao_int8": "Int8WeightOnlyConfig",
+        "torchao_float8": "Float8DynamicActivationFloat8WeightConfig",
+    }[wanted.kind]
+    return library.TorchAoConfig(getattr(quantization, name)(**wanted.options))
+
+
+def _add_loras(pipe: Pipeline, loras: list[LoraSettings]) -> None:
+    """Load LoRAs into a pipeline, each with its weight."""
+    if not loras:
+        return
+    _need("peft", "loras", "lora")
+    if not hasattr(pipe, "load_lora_weights"):
+        raise ConfigError(f"loras: {type(pipe).__name__} cannot load any")
+    names = []
+    for number, lora in enumerate(loras):
+        file = lora_file(lora)
+        names.append(f"lora_{number}")
+        try:
+            pipe.load_lora_weights(
+                str(file.parent),
+                weight_name=file.name,
+                adapter_name=names[-1],
+                local_files_only=True,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelFilesError(f"{file}: cannot be loaded as a LoRA: {error}") from error
+    with _fits("loras"):
+        pipe.set_adapters(names, [lora.weight for lora in loras])
+
+
+def _place(pipe: Pipeline, device: str, offload: str) -> None:
+    """Move the pipeline to its device, or let it be moved there part by part."""
+    if offload != "none" and device == "cpu":
+        raise ConfigError(f"offload = {offload!r} needs a GPU; this generator runs on the CPU")
+    try:
+        if offload == "model":
+            pipe.enable_model_cpu_offload(device=device)
+        elif offload == "sequential":
+            pipe.enable_sequential_cpu_offload(device=device)
+        elif offload == "group":
+            import torch
+
+            pipe.enable_group_offload(
+                onload_device=torch.device(device),
+                offload_type="leaf_level",
+                use_stream=device.startswith("cuda"),
+            )
+        else:
+            pipe.to(device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(
+            f"device {device!r} with offload = {offload!r} cannot be used: {error}"
+        ) from error
+
+
+def _check_dtype(device: str, dtype: str) -> None:
+    """Refuse a device that is not there, and a dtype that it cannot compute in."""
+    import torch
+
+    for kind in ("float32", dtype):
+        try:
+            sides = torch.ones(2, 2, dtype=getattr(torch, kind), device=device)
+            torch.nn.functional.conv2d(sides[None, None] @ sides, sides[None, None])
+        except (RuntimeError, AssertionError, TypeError) as error:
+            what = f"device {device!r}" if kind == "float32" else f"dtype {kind} on {device!r}"
+            raise ConfigError(f"{what} cannot be used: {error}") from error
+
+
+def _need(package: str, setting: str, extra: str) -> None:
+    """Refuse a setting whose package is not installed, and say how to install it."""
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{setting} needs {package}, which is not installed: pip install 'npc-local[{extra}]'"
+        )
+
+
+@contextmanager
+def _fits(setting: str) -> Iterator[None]:
+    """Turn a library's refusal of a setting into ours."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, ImportError, NotImplementedError) as error:
+        raise ConfigError(f"{setting} does not fit this model or machine: {error}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{setting}: this model has no such option ({error})") from error
