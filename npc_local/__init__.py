@@ -21,6 +21,7 @@ from npc_local.errors import (
 if TYPE_CHECKING:
     from npc_local.api import acorrect, correct
     from npc_local.config import load_config
+    from npc_local.diffusion import PipelineGenerator, early_negative
     from npc_local.records import Correction
 
 __version__ = "0.1.0"
@@ -32,17 +33,21 @@ __all__ = [
     "GeneratorError",
     "ModelFilesError",
     "NpcError",
+    "PipelineGenerator",
     "PromptError",
     "StorageError",
     "acorrect",
     "correct",
+    "early_negative",
     "load_config",
 ]
 
 _HOMES = {
     "Correction": "npc_local.records",
     "acorrect": "npc_local.api",
+    "PipelineGenerator": "npc_local.diffusion",
     "correct": "npc_local.api",
+    "early_negative": "npc_local.diffusion",
     "load_config": "npc_local.config",
 }
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from npc_local.cast import open_cast
 from npc_local.config import Config, load_config
 from npc_local.diffusion.base import Generator
+from npc_local.diffusion.family import Pipeline
+from npc_local.diffusion.sampling import PipelineGenerator
 from npc_local.errors import ConfigError
 from npc_local.loop import Watch, ignore
 from npc_local.loop import correct as run_loop
@@ -26,6 +28,7 @@ async def acorrect(
     config: Config | Path | str | None = None,
     seed: int = 0,
     candidates: int | None = None,
+    pipeline: Pipeline | None = None,
     generator: Generator | None = None,
     scorer: Scorer | None = None,
     watch: Watch = ignore,
@@ -40,6 +43,8 @@ async def acorrect(
         config: a loaded configuration or the path of a models.toml; None finds one.
         seed: fixes the noise of every image made.
         candidates: negative prompts to try at most; None takes the profile's number.
+        pipeline: a diffusers pipeline of yours that makes the images in place of the profile's
+            generator, as its family is used; `diffusion.PipelineGenerator` takes the details.
         generator: makes the images in place of the profile's generator.
         scorer: ranks the negative prompts in place of the profile's encoder.
         watch: is told when each step begins and ends (`npc_local.loop.Begin`, `Step`).
@@ -49,7 +54,7 @@ async def acorrect(
 
     Raises:
         PromptError: the prompt is empty, too long, or has control characters.
-        ConfigError: a setting is not allowed.
+        ConfigError: a setting is not allowed, or the pipeline would ignore a negative prompt.
         BackendError: a backend cannot serve, found before any work.
         ModelFilesError: a model directory is missing, incomplete or damaged.
     """
@@ -58,6 +63,10 @@ async def acorrect(
         raise ConfigError(f"seed: found {seed}; must be from 0 to 2**63 - 1")
     if candidates is not None and candidates < 1:
         raise ConfigError(f"candidates: found {candidates}; must be at least 1")
+    if pipeline is not None:
+        if generator is not None:
+            raise ConfigError("give either a pipeline or a generator, not both")
+        generator = PipelineGenerator(pipeline)
     if not isinstance(config, Config):
         config = load_config(None if config is None else Path(config))
     chosen = config.profile(profile)
@@ -73,6 +82,7 @@ def correct(
     config: Config | Path | str | None = None,
     seed: int = 0,
     candidates: int | None = None,
+    pipeline: Pipeline | None = None,
     generator: Generator | None = None,
     scorer: Scorer | None = None,
     watch: Watch = ignore,
@@ -98,6 +108,7 @@ def correct(
             config=config,
             seed=seed,
             candidates=candidates,
+            pipeline=pipeline,
             generator=generator,
             scorer=scorer,
             watch=watch,

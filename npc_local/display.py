@@ -171,7 +171,10 @@ def _said(step: Step) -> Text:
     """Return what a step made, in a line."""
     match step.value:
         case Render() as render:
-            return Text(f"{render.forwards} forwards", style="dim")
+            said = Text(f"{render.forwards} forwards", style="dim")
+            if render.fallbacks:
+                said.append(f"  out of memory: {', '.join(render.fallbacks)}", style="yellow")
+            return said
         case Verdict() as verdict:
             return Text.assemble(
                 ("✓ " if verdict.correct else "✗ ", "green" if verdict.correct else "red"),

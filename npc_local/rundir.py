@@ -175,6 +175,9 @@ class RunDir:
             "image": None if answer is None else str(self.path / ANSWER),
             # There even when it could not be judged.
             "original": str(original) if original.exists() else None,
+            "original_fallbacks": (
+                [] if correction.original is None else list(correction.original.render.fallbacks)
+            ),
             "caption": None if correction.caption is None else correction.caption.text,
             "candidates": [
                 {
@@ -191,6 +194,7 @@ class RunDir:
                     "correct": attempt.verdict.correct,
                     "score": attempt.verdict.score,
                     "reason": attempt.verdict.reason,
+                    "fallbacks": list(attempt.render.fallbacks),
                 }
                 for index, attempt in enumerate(correction.attempts, start=1)
             ],

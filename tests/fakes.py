@@ -13,9 +13,10 @@ from npc_local.records import Render, Shot
 class FakeGenerator:
     """Makes 1 x 1 images whose red value is the number of the image; may fail at one of them."""
 
-    def __init__(self, fail_at: int | None = None) -> None:
-        """Remember at which image to fail."""
+    def __init__(self, fallbacks: Sequence[str] = (), *, fail_at: int | None = None) -> None:
+        """Remember at which image to fail, and what to claim that memory forced."""
         self.fail_at = fail_at
+        self.fallbacks = tuple(fallbacks)
         self.shots: list[Shot] = []
 
     def generate(self, shots: Sequence[Shot]) -> list[Render]:
@@ -25,7 +26,7 @@ class FakeGenerator:
             if len(self.shots) == self.fail_at:
                 raise GeneratorError("out of memory")
             image = Image.new("RGB", (1, 1), (len(self.shots), 0, 0))
-            renders.append(Render(image, forwards=10, seconds=0.0))
+            renders.append(Render(image, forwards=10, seconds=0.0, fallbacks=self.fallbacks))
             self.shots.append(shot)
         return renders
 

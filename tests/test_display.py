@@ -21,7 +21,9 @@ PROMPT = "two red circles"
 CLAIMS = [{"text": "two circles", "holds": False}, {"text": "circles are red", "holds": True}]
 
 
-def shown(tmp_path, verdicts, *, prompt=PROMPT, terse=False, negatives=("sand", "sky")):
+def shown(
+    tmp_path, verdicts, *, prompt=PROMPT, terse=False, negatives=("sand", "sky"), fallbacks=()
+):
     """Run the loop before a display and return what it showed."""
     folder = tmp_path / ("deep" * 20)
     folder.mkdir()
@@ -29,7 +31,7 @@ def shown(tmp_path, verdicts, *, prompt=PROMPT, terse=False, negatives=("sand", 
     replies = {"verify": verdicts, "caption": [CAPTION], "propose": [proposal(*negatives)]}
     backend = ScriptedBackend("agents", replies)
     scorer = FakeScorer(**{negatives[0]: 0.9, negatives[1]: 0.45})
-    cast = Cast(FakeGenerator(), backend, backend, backend, scorer)
+    cast = Cast(FakeGenerator(fallbacks), backend, backend, backend, scorer)
     file = io.StringIO()
     console = Console(file=file, width=100, markup=False, emoji=False, highlight=False)
     display = Display(console, terse=terse)
@@ -68,6 +70,11 @@ def test_a_correction_from_start_to_end(tmp_path):
     assert -1 not in places, order[places.index(-1)]
     assert places == sorted(places)
     assert "circles are red" not in text
+
+
+def test_what_memory_forced_is_said(tmp_path):
+    text, _ = shown(tmp_path, [RIGHT], fallbacks=("memory freed", "tiled VAE"))
+    assert "10 forwards  out of memory: memory freed, tiled VAE" in text
 
 
 def test_bars_follow_the_scores(tmp_path):

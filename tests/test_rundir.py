@@ -30,7 +30,7 @@ def kept(tmp_path):
     return RunDir(tmp_path / "run", PROMPT, 7, load_config(SHIPPED).profile("shapes"))
 
 
-def run_loop(kept, verdicts, watch=lambda event: None):
+def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=()):
     """Run the loop with `kept` watching, then `watch`."""
     replies = {
         "verify": verdicts,
@@ -38,7 +38,7 @@ def run_loop(kept, verdicts, watch=lambda event: None):
         "propose": [proposal("sand", "sky", "sea")],
     }
     backend = ScriptedBackend("agents", replies)
-    cast = Cast(FakeGenerator(), backend, backend, backend, FakeScorer(sand=0.9, sky=0.5))
+    cast = Cast(FakeGenerator(fallbacks), backend, backend, backend, FakeScorer(sand=0.9, sky=0.5))
 
     def both(event):
         kept(event)
@@ -70,7 +70,8 @@ def test_a_corrected_prompt_leaves_everything(kept):
 
 
 def test_the_record_says_it_all(kept):
-    correction = run_loop(kept, [verdict(score=0.2), verdict(score=0.4), RIGHT])
+    verdicts = [verdict(score=0.2), verdict(score=0.4), RIGHT]
+    correction = run_loop(kept, verdicts, fallbacks=("memory freed",))
     kept.finish(correction)
     content = json.loads((kept.path / "correction.json").read_text())
     profile, versions = content.pop("profile"), content.pop("versions")
@@ -89,6 +90,7 @@ def test_the_record_says_it_all(kept):
         "negative": "sky",
         "image": str(folder / "image.png"),
         "original": str(folder / "original.png"),
+        "original_fallbacks": ["memory freed"],
         "caption": CAPTION["caption"],
         "candidates": [
             {"negative": "sand", "kind": "untargeted", "score": 0.9},
@@ -102,6 +104,7 @@ def test_the_record_says_it_all(kept):
                 "correct": False,
                 "score": 0.4,
                 "reason": "one circle",
+                "fallbacks": ["memory freed"],
             },
             {
                 "negative": "sky",
@@ -109,6 +112,7 @@ def test_the_record_says_it_all(kept):
                 "correct": True,
                 "score": 1.0,
                 "reason": "",
+                "fallbacks": ["memory freed"],
             },
         ],
         "forwards": 30,

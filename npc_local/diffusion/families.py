@@ -1,85 +1,15 @@
 """The model families: how each diffusers pipeline asks its denoiser, and which ones cannot play.
 
-One `Family` says all that the gate and the generator need to know of a pipeline; docs/models.md
-is printed from this file. Leaves out: acting on it (`gate`, `generator`).
+docs/models.md is printed from this file. Leaves out: acting on it (`gate`, `sampling`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
+from npc_local.diffusion.family import Family, Pipeline, denoiser_of
 from npc_local.errors import ConfigError
-
-# A diffusers pipeline: its classes load lazily, and type checkers see them as empty.
-Pipeline: TypeAlias = Any
-After = Literal["off", "null"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """How one model family takes a negative prompt.
-
-    Attributes:
-        name: what its makers call the model.
-        pipeline: the diffusers text-to-image class; subclasses count too.
-        guides: how a guided step asks the denoiser. "two calls": conditional, then
-            unconditional. "one batch": both at once, unconditional first unless
-            `conditional_first`.
-        after: the default for the late steps. "off" where the makers sample without CFG,
-            "null" where they use it throughout.
-        scale: the call argument that holds the scale of CFG; "guider": an attribute of the
-            pipeline's guider instead.
-        scale_off: the largest value of `scale` that switches CFG off. Where it is 0, the
-            pipeline's scale is one lower than the usual one.
-        default_scale: the usual scale, s in n + s * (p - n), that it is used with here; None:
-            the one that its pipeline has by default.
-        null: the negative prompt that the pipeline's own baseline uses; None where the baseline
-            is made without naming one.
-        takes_text: False where the call takes negative embeddings only.
-        embedded: the call argument of a guidance scale that is an input of the denoiser.
-        fixed: call arguments that a generator always sets, with the reason in a comment.
-        batch_dims: denoiser inputs whose batch is not in dimension 0.
-        reuses_first: whether the conditional prediction of step 0 may be replayed to other
-            calls with the same prompt and noise, bit for bit.
-        caches: whether its pipeline tells diffusers' caches which prediction is which.
-        reads: text tokens that the model reads, where no call argument says so.
-        tokenizer: the component that counts them.
-        size_multiple: sides of an image must be multiples of this many latent pixels.
-        undistilled: what to use in place of a distilled checkpoint of this family.
-        distilled_names: words in a checkpoint's name that mark it as distilled, in this family.
-        notes: what a user should know.
-    """
-
-    name: str
-    pipeline: str
-    guides: Literal["two calls", "one batch"]
-    after: After = "null"
-    scale: str = "guidance_scale"
-    scale_off: float = 1.0
-    default_scale: float | None = None
-    conditional_first: bool = False
-    null: str | None = ""
-    takes_text: bool = True
-    embedded: str | None = None
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    batch_dims: Mapping[str, int] = field(default_factory=dict)
-    reuses_first: bool = True
-    caches: bool = False
-    reads: int | None = None
-    tokenizer: str = "tokenizer"
-    size_multiple: int = 2
-    undistilled: str = ""
-    distilled_names: tuple[str, ...] = ()
-    notes: str = ""
-
-    def native_scale(self, true_cfg_scale: float) -> float:
-        """Return the value of `scale` that stands for the usual n + s * (p - n)."""
-        return true_cfg_scale - 1 + self.scale_off
-
 
 FAMILIES = (
     Family(
@@ -99,6 +29,7 @@ FAMILIES = (
         name="Stable Diffusion 3.5",
         pipeline="StableDiffusion3Pipeline",
         guides="one batch",
+        compiles=False,
         tokenizer="tokenizer_3",
         undistilled="stable-diffusion-3.5-large",
     ),
@@ -126,7 +57,6 @@ FAMILIES = (
         guides="two calls",
         caches=True,
         scale="true_cfg_scale",
-        embedded="guidance_scale",
         null=" ",
         undistilled="Qwen-Image",
         notes='Makes no guided image without a negative; its makers use " ", which is the null.',
@@ -137,6 +67,7 @@ FAMILIES = (
         guides="one batch",
         conditional_first=True,
         scale_off=0.0,
+        template_tokens=16,
         undistilled="Z-Image",
         notes="guidance_scale is one lower than the usual scale.",
     ),
@@ -147,6 +78,7 @@ FAMILIES = (
         caches=True,
         null=None,
         takes_text=False,
+        template_tokens=16,
         undistilled="FLUX.2-klein-base",
         notes="Negative text goes in as negative_prompt_embeds, from pipe.encode_prompt.",
     ),
@@ -160,6 +92,7 @@ FAMILIES = (
         name="Sana",
         pipeline="SanaPipeline",
         guides="one batch",
+        compiles=False,
         # Off: binning makes another size than the one asked for and crops it.
         fixed={"use_resolution_binning": False},
         size_multiple=1,
@@ -170,14 +103,17 @@ FAMILIES = (
         name="PixArt-Sigma",
         pipeline="PixArtSigmaPipeline",
         guides="one batch",
-        fixed={"use_resolution_binning": False},
-        size_multiple=1,
+        compiles=False,
+        # Off, too: cleaning depends on what is installed, and deletes text such as "3x4".
+        fixed={"use_resolution_binning": False, "clean_caption": False},
         undistilled="PixArt-Sigma-XL-2-1024-MS",
     ),
     Family(
         name="Lumina 2",
         pipeline="Lumina2Pipeline",
         guides="two calls",
+        compiles=False,
+        template_tokens=48,
         undistilled="Lumina-Image-2.0",
     ),
     Family(
@@ -186,16 +122,17 @@ FAMILIES = (
         guides="two calls",
         caches=True,
         scale="guider",
-        embedded="distilled_guidance_scale",
         reads=1000,
         undistilled="HunyuanImage-2.1-Diffusers (not Distilled)",
         notes="The scale is pipe.guider.guidance_scale; from step 6 on, its guider replaces CFG "
-        "by adaptive projected guidance, with a scale of its own.",
+        "by adaptive projected guidance, with a scale of its own. A prompt with quoted words uses "
+        "pipe.ocr_guider.",
     ),
     Family(
         name="CogView4",
         pipeline="CogView4Pipeline",
         guides="two calls",
+        compiles=False,
         caches=True,
         undistilled="CogView4-6B",
     ),
@@ -203,15 +140,20 @@ FAMILIES = (
         name="HiDream-I1",
         pipeline="HiDreamImagePipeline",
         guides="one batch",
+        compiles=False,
         batch_dims={"encoder_hidden_states_llama3": 1},
+        tokenizer="tokenizer_3",
         undistilled="HiDream-I1-Full",
         distilled_names=("dev", "fast"),
+        notes="Makes images of about one megapixel, whatever size is asked for; a generator "
+        "refuses sizes that it does not make.",
     ),
     Family(
         name="Krea 2",
         pipeline="Krea2Pipeline",
         guides="two calls",
         scale_off=0.0,
+        template_tokens=5,
         undistilled="the base (Raw) Krea 2 checkpoint",
         notes="guidance_scale is one lower than the usual scale.",
     ),
@@ -226,13 +168,15 @@ FAMILIES = (
         # Step 0 also fills the key-value cache that the later steps read.
         reuses_first=False,
         undistilled="Qwen-Image-2.1",
-        notes="Its own default is an image without CFG.",
+        notes="Its own default is an image without CFG. Its processor needs the torchvision "
+        "package.",
     ),
     Family(
         name="Ovis-Image",
         pipeline="OvisImagePipeline",
         guides="two calls",
         caches=True,
+        template_tokens=16,
         undistilled="Ovis-Image-7B",
     ),
     Family(
@@ -242,23 +186,26 @@ FAMILIES = (
         caches=True,
         # Off: the text model would rewrite the prompt that the verifier checks.
         fixed={"enable_prompt_rewrite": False},
+        reads=512,
         undistilled="LongCat-Image",
-        notes="Rewrites prompts unless told not to; a generator tells it not to.",
+        notes="Rewrites prompts unless told not to; a generator tells it not to. Its processor "
+        "needs the torchvision package.",
     ),
     Family(
         name="AuraFlow",
         pipeline="AuraFlowPipeline",
         guides="one batch",
+        compiles=False,
         undistilled="AuraFlow-v0.3",
     ),
     Family(
         name="Kolors",
         pipeline="KolorsPipeline",
         guides="one batch",
-        null=None,
         size_multiple=1,
         undistilled="Kolors-diffusers",
-        notes="Its null prompt is an embedding of zeros where the checkpoint says so.",
+        notes="Needs the sentencepiece package. Its null is the encoded empty text: the zeros that "
+        "force_zeros_for_empty_prompt asks for make its pipeline fail.",
     ),
 )
 
@@ -369,9 +316,3 @@ def _distilled_sign(pipe: Pipeline) -> str | None:
     ):
         return "FLUX.1 with neither guidance embedding nor dynamic shifting, as schnell"
     return None
-
-
-def denoiser_of(pipe: Pipeline) -> Any:
-    """Return the model that predicts the noise: the pipeline's transformer or unet."""
-    denoiser = getattr(pipe, "transformer", None)
-    return pipe.unet if denoiser is None else denoiser

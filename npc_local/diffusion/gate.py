@@ -17,14 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from npc_local.diffusion.families import (
-    After,
-    Family,
-    Pipeline,
-    denoiser_of,
-    family_of,
-    refuse_distilled,
-)
+from npc_local.diffusion.families import family_of, refuse_distilled
+from npc_local.diffusion.family import After, Family, Pipeline, denoiser_of
 from npc_local.diffusion.guided_call import LIVE, FirstPrediction, GuidedCall, input_names, remedy
 from npc_local.diffusion.patching import forward_slot, standing_in
 from npc_local.diffusion.text_memo import TextMemo
@@ -119,6 +113,8 @@ class Gate:
 
         trial = {name: value for name, value in arguments.items() if not _is_negative(name)}
         trial |= _null_arguments(self.family, arguments) if self.null is None else self.null
+        # Lists of its own: Z-Image writes its chat template into the caller's list of prompts.
+        trial = {name: part[:] if isinstance(part, list) else part for name, part in trial.items()}
         trial["generator"] = _copied(arguments.get("generator"))
         shown = self.pipe._progress_bar_config if hasattr(self.pipe, "_progress_bar_config") else {}
         devices = [self.pipe.device] if self.pipe.device.type == "cuda" else []
@@ -131,6 +127,13 @@ class Gate:
                 stock(**trial)
         except _NullFound:
             return found
+        except ValueError as error:
+            if arguments.get("prompt") is not None or self.null is not None:
+                raise
+            raise ConfigError(
+                f"the prompt is given as embeddings, and {type(self.pipe).__name__} then takes no "
+                f"null prompt as text ({error}); give early_negative its embeddings as `null`"
+            ) from error
         finally:
             self.pipe._progress_bar_config = shown
         raise ConfigError(
@@ -261,8 +264,9 @@ def _null_arguments(family: Family, arguments: Mapping[str, Any]) -> dict[str, A
     if isinstance(prompt, str):
         return {"negative_prompt": family.null}
     if prompt is None:
-        embeds = [name for name in arguments if name.startswith("prompt_embeds")]
-        count = len(arguments[embeds[0]])
+        # Not prompt_embeds_llama3, HiDream's, which has its layers first: it comes last by name.
+        embeds = [name for name in arguments if name.startswith(("pooled_prompt", "prompt_embeds"))]
+        count = len(arguments[min(embeds)])
         return {"negative_prompt": [family.null] * count if count > 1 else family.null}
     return {"negative_prompt": [family.null] * len(prompt)}
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from npc_local.device import resolve_device
-from npc_local.diffusion.families import Pipeline
+from npc_local.diffusion.family import Pipeline
 from npc_local.diffusion.gate import check_true_cfg_scale
 from npc_local.diffusion.loading import INDEX, check_directory, late_cache, load, lora_file
 from npc_local.diffusion.sampling import PipelineGenerator
@@ -99,15 +99,17 @@ class DiffusersGenerator:
         settings = self.settings
         extra = [] if settings.gguf is None else [settings.gguf]
         extra += [lora_file(lora) for lora in settings.loras]
-        unnamed = {"path": True, "device": True, "gguf": True, "loras": {"__all__": {"path"}}}
+        chosen = settings.model_dump(mode="json", exclude={"path", "device", "gguf", "loras"})
+        chosen["loras"] = [lora.weight for lora in settings.loras]
         identity = {
-            "settings": settings.model_dump(mode="json", exclude=unnamed),
+            "settings": chosen,
             "device": resolve_device(settings.device),
             "versions": {
                 name: importlib.metadata.version(name)
                 for name in ("torch", "diffusers", "transformers")
             },
             "files": hash_files(settings.path, [INDEX, *self._components]),
-            "extra": [hash_files(file.parent, [file.name]) for file in extra],
+            # By content, not by name: the same LoRA elsewhere is the same.
+            "extra": [list(hash_files(file.parent, [file.name]).values()) for file in extra],
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from npc_local.diffusion.families import Family, Pipeline, denoiser_of
+from npc_local.diffusion.family import Family, Pipeline, denoiser_of
 from npc_local.diffusion.patching import forward_slot, standing_in
 from npc_local.errors import ConfigError
 
@@ -122,7 +122,8 @@ class GuidedCall:
         if self.images is None:  # given as embeddings only: step 0 is guided, so twice the images
             self.images = rows // 2
         if rows != 2 * self.images:
-            self.asked = 1
+            # Guidance is off in this step, or this is an extra call, as skip-layer guidance makes.
+            self.asked = max(self.asked, 1)
             return self._computed(args, inputs)
         self.asked = 2
         if not self.late:
@@ -154,7 +155,10 @@ class GuidedCall:
     def _with_null(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
         """Return this step's inputs with the null prompt in the negative's place."""
         live = {name: part for name, part in self._named(args, inputs).items() if name in LIVE}
-        return self.null | live
+        named = self.null | live
+        if "kv_cache_mode" in self.null:  # Qwen-Image-2.1: the first null prediction fills a cache
+            self.null["kv_cache_mode"] = "cached"
+        return named
 
     def _named(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(self.names, args, strict=False)) | inputs

@@ -8,26 +8,37 @@ out: calling the pipeline (`sampling`).
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from npc_local.device import resolve_device
-from npc_local.diffusion.families import (
-    Family,
-    Pipeline,
-    denoiser_of,
-    distilled_error,
-    distilled_name,
-    family_of,
-)
+from npc_local.diffusion.families import distilled_error, distilled_name, family_of
+from npc_local.diffusion.family import Family, Pipeline, denoiser_of
 from npc_local.errors import ConfigError, ModelFilesError
 from npc_local.model_files import check_weights, read_json, require_directory
 from npc_local.offline import go_offline
 from npc_local.settings import GeneratorSettings, LoraSettings, QuantizationSettings
 
 INDEX = "model_index.json"
+_LIBRARY_FAILS = (
+    OSError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+)
+_TORCHAO = {
+    "torchao_int8": "Int8WeightOnlyConfig",
+    "torchao_float8": "Float8DynamicActivationFloat8WeightConfig",
+}
+_TAKEN = frozenset({"load_in_8bit", "load_in_4bit", "kwargs"})  # options that are not the user's
 _LIBRARIES = ("diffusers", "transformers")  # of components; anything else is code in the directory
 
 
@@ -46,8 +57,11 @@ def check_directory(settings: GeneratorSettings) -> tuple[Family, list[str]]:
     except ConfigError as error:
         raise ConfigError(f"{index}: {error}") from None
     if not settings.allow_distilled:
-        for named in (settings.path, *(lora.path for lora in settings.loras)):
-            if sign := distilled_name(family, named.name):
+        named = [settings.path, *([settings.gguf] if settings.gguf else [])]
+        for lora in settings.loras:
+            named += [lora.path, lora_file(lora)]
+        for one in named:
+            if sign := distilled_name(family, one.name):
                 raise distilled_error(family, sign)
         if parts.get("is_distilled"):
             raise distilled_error(family, "its is_distilled is true")
@@ -62,8 +76,11 @@ def check_directory(settings: GeneratorSettings) -> tuple[Family, list[str]]:
             )
         check_weights(settings.path / name)
         folders.append(name)
-    if settings.gguf is not None and not settings.gguf.is_file():
-        raise ModelFilesError(f"{settings.gguf}: no such file (gguf)")
+    if settings.gguf is not None:
+        if not settings.gguf.is_file():
+            raise ModelFilesError(f"{settings.gguf}: no such file (gguf)")
+        if settings.gguf.suffix != ".gguf":
+            raise ModelFilesError(f"{settings.gguf}: must be a .gguf file (gguf)")
     for lora in settings.loras:
         lora_file(lora)
     return family, folders
@@ -108,19 +125,17 @@ def load(settings: GeneratorSettings) -> Pipeline:
     _add_loras(pipe, settings.loras)
     denoiser = denoiser_of(pipe)
     if settings.attention is not None:
-        if settings.attention.endswith("_hub"):
-            raise ConfigError(
-                f"attention = {settings.attention!r} fetches its kernel from the hub; choose one "
-                "that is installed: native, _native_cudnn, _native_flash, flash, _flash_3, sage"
-            )
-        with _fits(f"attention = {settings.attention!r}"):
-            denoiser.set_attention_backend(settings.attention)
+        _attend(denoiser, settings.attention, device, getattr(torch, settings.dtype))
     if settings.vae_tiling:
         with _fits("vae_tiling = true"):
             pipe.vae.enable_tiling()
     _place(pipe, device, settings.offload)
     if settings.compile:
         with _fits("compile = true"):
+            if device == "cpu":
+                from torch._inductor.cpp_builder import get_cpp_compiler
+
+                get_cpp_compiler()  # raises if there is none, before the first image would
             denoiser.compile_repeated_blocks()
     return pipe
 
@@ -184,11 +199,11 @@ def _from_directory(settings: GeneratorSettings) -> Pipeline:
         if settings.gguf is not None:
             options |= _gguf_denoiser(settings, index)
         if settings.quantization is not None:
-            options["quantization_config"] = _quantization(settings.quantization, index, dtype)
+            options["quantization_config"] = _quantization(settings, index, dtype)
         return kind.from_pretrained(
             settings.path, local_files_only=True, use_safetensors=True, dtype=dtype, **options
         )
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
+    except (*_LIBRARY_FAILS, SafetensorError) as error:
         raise ModelFilesError(f"{settings.path}: cannot be loaded: {error}") from error
 
 
@@ -204,29 +219,42 @@ def _gguf_denoiser(settings: GeneratorSettings, index: dict[str, Any]) -> dict[s
     if not hasattr(kind, "from_single_file"):
         raise ConfigError(f"gguf: diffusers cannot load {index[part][1]} from one file")
     dtype = getattr(torch, settings.dtype)
-    denoiser = kind.from_single_file(
-        str(settings.gguf),
-        config=str(settings.path),
-        subfolder=part,
-        quantization_config=classes.GGUFQuantizationConfig(compute_dtype=dtype),
-        dtype=dtype,
-        local_files_only=True,
-    )
+    try:
+        denoiser = kind.from_single_file(
+            str(settings.gguf),
+            config=str(settings.path),
+            subfolder=part,
+            quantization_config=classes.GGUFQuantizationConfig(compute_dtype=dtype),
+            dtype=dtype,
+            local_files_only=True,
+        )
+    except _LIBRARY_FAILS as error:
+        raise ModelFilesError(
+            f"{settings.gguf}: damaged, or not the {part} of {settings.path} in a layout that "
+            f"diffusers reads: {error}"
+        ) from error
     return {part: denoiser}
 
 
-def _quantization(wanted: QuantizationSettings, index: dict[str, Any], dtype: Any) -> Any:
+def _quantization(settings: GeneratorSettings, index: dict[str, Any], dtype: Any) -> Any:
     """Return diffusers' configuration that quantises the wanted components while loading."""
     import diffusers
     import transformers
 
-    package = wanted.kind.split("_")[0]
-    _need(package, f"quantization: kind = {wanted.kind!r}", "quantization")
+    wanted = settings.quantization
+    assert wanted is not None
+    kind = f"quantization: kind = {wanted.kind!r}"
+    known = [part for part, origin in index.items() if isinstance(origin, list)]
+    for name in wanted.components:
+        if name not in known:
+            raise ConfigError(
+                f"quantization: no component {name!r}; this pipeline has {', '.join(known)}"
+            )
+    if wanted.kind != "torchao_int8" and resolve_device(settings.device) == "cpu":
+        raise ConfigError(f"{kind} needs a GPU; use 'torchao_int8' on the CPU")
+    _need(wanted.kind.split("_")[0], kind, "quantization")
     mapping = {}
     for name in wanted.components:
-        if not isinstance(index.get(name), list):
-            known = ", ".join(part for part, origin in index.items() if isinstance(origin, list))
-            raise ConfigError(f"quantization: no component {name!r}; this pipeline has {known}")
         library: Any = transformers if index[name][0] == "transformers" else diffusers
         with _fits(f"quantization: options = {wanted.options}"):
             mapping[name] = _quantizer(wanted, library, dtype)
@@ -236,19 +264,23 @@ def _quantization(wanted: QuantizationSettings, index: dict[str, Any], dtype: An
 
 def _quantizer(wanted: QuantizationSettings, library: Any, dtype: Any) -> Any:
     """Return one component's quantiser, from the library that the component comes from."""
-    if wanted.kind == "bitsandbytes_8bit":
-        return library.BitsAndBytesConfig(load_in_8bit=True, **wanted.options)
-    if wanted.kind == "bitsandbytes_4bit":
-        return library.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_compute_dtype=dtype, **wanted.options
-        )
-    from torchao import quantization
+    kind: Any
+    fixed: dict[str, Any] = {}
+    if wanted.kind.startswith("bitsandbytes"):
+        kind, fixed = library.BitsAndBytesConfig, {f"load_in_{wanted.kind[-4:]}": True}
+        if wanted.kind == "bitsandbytes_4bit":
+            fixed["bnb_4bit_compute_dtype"] = dtype
+    else:
+        from torchao import quantization
 
-    name = {
-        "torchao_int8": "Int8WeightOnlyConfig",
-        "torchao_float8": "Float8DynamicActivationFloat8WeightConfig",
-    }[wanted.kind]
-    return library.TorchAoConfig(getattr(quantization, name)(**wanted.options))
+        kind = getattr(quantization, _TORCHAO[wanted.kind])
+    # bitsandbytes' configurations would take any option and drop what they do not know.
+    takes = [name for name in inspect.signature(kind).parameters if name not in _TAKEN | {*fixed}]
+    for name in wanted.options:
+        if name not in takes:
+            raise ValueError(f"no option {name!r}, there are {', '.join(takes)}")
+    made = kind(**fixed, **wanted.options)
+    return made if fixed else library.TorchAoConfig(made)
 
 
 def _add_loras(pipe: Pipeline, loras: list[LoraSettings]) -> None:
@@ -257,37 +289,89 @@ def _add_loras(pipe: Pipeline, loras: list[LoraSettings]) -> None:
         return
     _need("peft", "loras", "lora")
     if not hasattr(pipe, "load_lora_weights"):
-        raise ConfigError(f"loras: {type(pipe).__name__} cannot load any")
+        raise ConfigError(f"loras: {type(pipe).__name__} cannot load any; leave them out")
+    from safetensors import SafetensorError
+
     names = []
     for number, lora in enumerate(loras):
         file = lora_file(lora)
         names.append(f"lora_{number}")
         try:
-            pipe.load_lora_weights(
-                str(file.parent),
-                weight_name=file.name,
-                adapter_name=names[-1],
-                local_files_only=True,
-                use_safetensors=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            unmatched = _unmatched(pipe, file)
+            with warnings.catch_warnings(action="ignore"):  # of peft, at each LoRA but the first
+                pipe.load_lora_weights(
+                    str(file.parent),
+                    weight_name=file.name,
+                    adapter_name=names[-1],
+                    local_files_only=True,
+                    use_safetensors=True,
+                )
+        except (*_LIBRARY_FAILS, SafetensorError) as error:
             raise ModelFilesError(f"{file}: cannot be loaded as a LoRA: {error}") from error
+        if not any(names[-1] in found for found in pipe.get_list_adapters().values()):
+            unmatched = ["all of it"]
+        if unmatched:
+            raise ModelFilesError(
+                f"{file}: is for another model than this {type(pipe).__name__}, or in a layout "
+                f"that diffusers does not read; nothing here matches {', '.join(unmatched[:3])}"
+            )
     with _fits("loras"):
         pipe.set_adapters(names, [lora.weight for lora in loras])
+
+
+def _unmatched(pipe: Pipeline, file: Path) -> list[str]:
+    """Return what a LoRA in peft's layout changes and this pipeline has not."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as tensors:
+        changed = [key.split(".lora_A.")[0] for key in tensors.keys() if ".lora_A." in key]  # noqa: SIM118
+    there = {
+        f"{part}.{name}"
+        for part, model in pipe.components.items()
+        if hasattr(model, "named_modules")
+        for name, _ in model.named_modules()
+    }
+    return [name for name in changed if name.split(".")[0] in pipe.components and name not in there]
+
+
+def _attend(denoiser: Any, backend: str, device: str, dtype: Any) -> None:
+    """Choose what computes the denoiser's attention, and try it out."""
+    import torch
+    from diffusers.models.attention_dispatch import (
+        AttentionBackendName,
+        attention_backend,
+        dispatch_attention_fn,
+    )
+
+    setting = f"attention = {backend!r}"
+    known = [one.value for one in AttentionBackendName if not one.value.endswith("_hub")]
+    if backend not in known:
+        raise ConfigError(
+            f"{setting}: there is none, or it is fetched from the hub, which never happens here; "
+            f"choose one of {', '.join(known)}"
+        )
+    processors = [getattr(part, "processor", None) for part in denoiser.modules()]
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+        raise ConfigError(f"{setting}: {type(denoiser).__name__} takes none; leave attention out")
+    # The context keeps the choice from becoming the default of all other models.
+    with _fits(setting), attention_backend(backend):
+        denoiser.set_attention_backend(backend)
+        one = torch.zeros(1, 16, 1, 64, device=device, dtype=dtype)
+        dispatch_attention_fn(one, one, one, backend=AttentionBackendName(backend))
 
 
 def _place(pipe: Pipeline, device: str, offload: str) -> None:
     """Move the pipeline to its device, or let it be moved there part by part."""
     if offload != "none" and device == "cpu":
         raise ConfigError(f"offload = {offload!r} needs a GPU; this generator runs on the CPU")
+    import torch
+
     try:
         if offload == "model":
             pipe.enable_model_cpu_offload(device=device)
         elif offload == "sequential":
             pipe.enable_sequential_cpu_offload(device=device)
         elif offload == "group":
-            import torch
-
             pipe.enable_group_offload(
                 onload_device=torch.device(device),
                 offload_type="leaf_level",
@@ -295,7 +379,13 @@ def _place(pipe: Pipeline, device: str, offload: str) -> None:
             )
         else:
             pipe.to(device)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"the model does not fit into the memory of {device!r} with offload = {offload!r}: "
+            "set offload = 'model' ('sequential' needs least), dtype = 'bfloat16', quantization or "
+            "gguf, or free the device of other programs"
+        ) from error
+    except _LIBRARY_FAILS as error:
         raise ConfigError(
             f"device {device!r} with offload = {offload!r} cannot be used: {error}"
         ) from error
@@ -309,7 +399,7 @@ def _check_dtype(device: str, dtype: str) -> None:
         try:
             sides = torch.ones(2, 2, dtype=getattr(torch, kind), device=device)
             torch.nn.functional.conv2d(sides[None, None] @ sides, sides[None, None])
-        except (RuntimeError, AssertionError, TypeError) as error:
+        except _LIBRARY_FAILS as error:
             what = f"device {device!r}" if kind == "float32" else f"dtype {kind} on {device!r}"
             raise ConfigError(f"{what} cannot be used: {error}") from error
 
@@ -327,7 +417,7 @@ def _fits(setting: str) -> Iterator[None]:
     """Turn a library's refusal of a setting into ours."""
     try:
         yield
-    except (ValueError, TypeError, RuntimeError, ImportError, NotImplementedError) as error:
-        raise ConfigError(f"{setting} does not fit this model or machine: {error}") from error
     except AttributeError as error:
         raise ConfigError(f"{setting}: this model has no such option ({error})") from error
+    except _LIBRARY_FAILS as error:
+        raise ConfigError(f"{setting} does not fit this model or machine: {error}") from error

@@ -8,20 +8,16 @@ how a negative is confined (`gate`), and where a pipeline comes from (`loading`)
 from __future__ import annotations
 
 import gc
+import hashlib
+import importlib.metadata
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from npc_local.diffusion.families import (
-    After,
-    Family,
-    Pipeline,
-    denoiser_of,
-    family_of,
-    refuse_distilled,
-)
+from npc_local.diffusion.families import family_of, refuse_distilled
+from npc_local.diffusion.family import After, Family, Pipeline, denoiser_of
 from npc_local.diffusion.gate import FirstPrediction, Gate, check_true_cfg_scale, gated
 from npc_local.diffusion.text_memo import TextMemo
 from npc_local.errors import ConfigError, GeneratorError, PromptError
@@ -102,6 +98,22 @@ class PipelineGenerator:
         """
         return [self._render(shot) for shot in shots]
 
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the settings, the library versions and all weights in memory."""
+        import torch
+
+        digest = hashlib.sha256()
+        versions = [importlib.metadata.version(name) for name in ("torch", "diffusers")]
+        chosen = self._scale, self._steps, self._after, sorted(self._arguments.items())
+        digest.update(repr((self.family.name, chosen, versions, self.pipe.config)).encode())
+        for name, part in sorted(self.pipe.components.items()):
+            digest.update(f"{name}: {getattr(part, 'config', None)!r}".encode())
+            if isinstance(part, torch.nn.Module):
+                for key, tensor in part.state_dict().items():
+                    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                    digest.update(key.encode() + content.numpy().tobytes())
+        return digest.hexdigest()
+
     def _render(self, shot: Shot) -> Render:
         """Make one image, or raise a GeneratorError that says why there is none."""
         self._check_texts(shot)
@@ -120,6 +132,9 @@ class PipelineGenerator:
             self._free()
             raise GeneratorError(self._out_of_memory())
         pixels, forwards = found
+        if pixels.shape[-1] == 4:  # Qwen-Image-2.1 draws transparency: show it on white
+            pixels = 1 - pixels[..., 3:] * (1 - pixels[..., :3])
+        self._check_size(pixels)
         _check_picture(pixels, str(self.pipe.dtype).removeprefix("torch."))
         return Render(
             image=self.pipe.numpy_to_pil(pixels)[0],
@@ -218,6 +233,7 @@ class PipelineGenerator:
             limit = _default(self.pipe, "max_sequence_length")
         if tokenizer is None or limit is None:
             return
+        limit -= self.family.template_tokens
         for kind, text in (("prompt", shot.prompt), ("negative prompt", shot.negative or "")):
             length = len(tokenizer(text).input_ids)
             if length > limit:
@@ -225,6 +241,16 @@ class PipelineGenerator:
                     f"the {kind} is {length} tokens long, the generator reads {limit} "
                     f"(max_sequence_length); shorten it: {text[:60]!r}..."
                 )
+
+    def _check_size(self, pixels: np.ndarray[Any, Any]) -> None:
+        """Refuse a size that the pipeline changes of its own accord, as HiDream's does."""
+        asked = self._arguments.get("height"), self._arguments.get("width")
+        made = pixels.shape[:2]
+        if None not in asked and asked != made:
+            raise ConfigError(
+                f"size {asked[1]} x {asked[0]}: {self.family.name} makes {made[1]} x {made[0]} of "
+                "it; ask for a size that it makes"
+            )
 
     def _free(self) -> None:
         """Drop what is kept to save time, and give unused memory back to the device."""
@@ -248,7 +274,7 @@ class PipelineGenerator:
 
 def _tile_vae(pipe: Pipeline) -> bool:
     """Let the autoencoder decode in tiles; False if it cannot, or does already."""
-    vae = getattr(pipe, "vae", None)
+    vae: Any = getattr(pipe, "vae", None)
     if not hasattr(vae, "enable_tiling") or getattr(vae, "use_tiling", False):
         return False
     try:

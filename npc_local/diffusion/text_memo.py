@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from npc_local.diffusion.families import Pipeline
+from npc_local.diffusion.family import Pipeline
 from npc_local.diffusion.patching import forward_slot, standing_in
 
 if TYPE_CHECKING:

@@ -118,6 +118,9 @@ def _card(title: str, attempt: Attempt, answer: bool) -> _Card:
         negative, score = attempt.candidate.negative, attempt.candidate.score
         lines += _wrap(f"without: {negative.text}", 15, _INK, image.width, _NEGATIVE_LINES)
         lines += _wrap(f"{negative.kind}, salience {score:.3f}", 13, _DIM, image.width, 1)
+    if attempt.render.fallbacks:
+        memory = f"out of memory: {', '.join(attempt.render.fallbacks)}"
+        lines += _wrap(memory, 13, _DIM, image.width, 2)
     verdict = attempt.verdict
     if reason := _wrap(verdict.reason, 14, _WRONG, image.width, _REASON_LINES):
         lines += [_Line("", reason[0].font, _WRONG, 6), *reason]

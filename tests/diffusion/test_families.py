@@ -9,11 +9,15 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from npc_local.diffusion.families import FAMILIES, After, Pipeline, denoiser_of, family_of
+from npc_local.diffusion.families import FAMILIES, family_of
+from npc_local.diffusion.family import After, Pipeline, denoiser_of
 from npc_local.diffusion.gate import early_negative
+from npc_local.diffusion.sampling import PipelineGenerator
+from npc_local.records import Shot
 from tests.diffusion import families
 from tests.diffusion.families.case import NEGATIVES, PROMPTS, Case, N
 
@@ -70,7 +74,9 @@ def test_every_family_has_a_case() -> None:
 
 
 def test_the_case_is_of_its_family(case: Case, pipe: Pipeline) -> None:
-    assert family_of(type(pipe)).name == case.family
+    family = family_of(type(pipe))
+    assert family.name == case.family
+    assert family.compiles == bool(denoiser_of(pipe)._repeated_blocks)
 
 
 @pytest.mark.parametrize("images", [1, 2])
@@ -139,7 +145,7 @@ def offloaded(pipe: Pipeline) -> None:
 
 def compiled(pipe: Pipeline) -> None:
     denoiser = denoiser_of(pipe)
-    if not denoiser._repeated_blocks:
+    if not family_of(type(pipe)).compiles:
         pytest.skip(f"diffusers names no repeated blocks of {type(denoiser).__name__} to compile")
     torch._dynamo.reset()
     denoiser.compile_repeated_blocks(backend="eager")
@@ -158,3 +164,61 @@ def test_works_with(
         with early_negative(pipe, 2, after) as gate:
             assert torch.equal(case.sample(pipe, PROMPTS[:1], **arguments), plain)
         assert gate.forwards == (N + 2 if after == "off" else 2 * N)
+
+
+@pytest.mark.parametrize("after", ["off", "null"])
+def test_the_generator_means_the_same_by_true_cfg_scale(
+    case: Case, pipe: Pipeline, after: After
+) -> None:
+    """Scale 1.8 is n + 1.8 * (p - n) in every family, also where its own scale is one lower."""
+    family = family_of(type(pipe))
+    generator = PipelineGenerator(
+        pipe, true_cfg_scale=1.8, negative_steps=2, after=after, **generator_arguments(case)
+    )
+    given = negative(case, pipe, 1)
+    [text] = given.get("negative_prompt", NEGATIVES[:1])
+    shots = [Shot(PROMPTS[0], None, 7), Shot(PROMPTS[0], text, 7)]
+    baseline, corrected = generator.generate(shots)
+    known = 1 if family.reuses_first and family.guides == "two calls" else 0
+    assert baseline.forwards == (N if after == "off" else 2 * N)
+    assert corrected.forwards == (N + 2 if after == "off" else 2 * N) - known
+
+    native = {"true_cfg_scale": 1.8, "guidance_scale": 0.8 if family.scale_off == 0 else 1.8}
+    scale = {} if family.scale == "guider" else {family.scale: native[family.scale]}
+    if family.scale == "guider":
+        pipe.guider.guidance_scale = 1.8
+    arguments = family.fixed | scale | given | {"output_type": "np"}
+    with early_negative(pipe, 2, after):
+        expected = case.sample(pipe, PROMPTS[:1], **arguments)[0]
+    drawn = np.asarray(corrected.image.convert("RGB"), dtype=float) / 255
+    opaque = (
+        1 - expected[..., 3:] * (1 - expected[..., :3]) if expected.shape[-1] == 4 else expected
+    )
+    assert abs(drawn - expected).max() <= 0.5 / 255 + 1e-6
+    assert baseline.image.tobytes() != corrected.image.tobytes()
+
+
+def test_an_image_is_the_same_in_any_company(case: Case, pipe: Pipeline) -> None:
+    shots = [
+        Shot(PROMPTS[0], NEGATIVES[0], 1),
+        Shot(PROMPTS[1], None, 1),
+        Shot(PROMPTS[0], "red", 1),
+    ]
+    arguments = generator_arguments(case)
+    together = [
+        render.image.tobytes() for render in PipelineGenerator(pipe, **arguments).generate(shots)
+    ]
+    alone = [
+        PipelineGenerator(pipe, **arguments).generate([shot])[0].image.tobytes()
+        for shot in reversed(shots)
+    ]
+    assert together == alone[::-1]
+    assert len(set(together)) == len(shots)
+
+
+def generator_arguments(case: Case) -> dict[str, Any]:
+    """Return the case's call arguments without those that a generator sets itself."""
+    family = next(one for one in FAMILIES if one.name == case.family)
+    ours = {family.scale, *family.fixed}
+    given = {name: value for name, value in case.arguments.items() if name not in ours}
+    return {"num_inference_steps": N} | given

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from npc_local.diffusion.families import REFUSED, Pipeline
+from npc_local.diffusion.families import REFUSED
+from npc_local.diffusion.family import Pipeline
 from npc_local.diffusion.gate import check_true_cfg_scale, early_negative
 from npc_local.errors import ConfigError
 from tests.diffusion.families.case import NEGATIVES, PROMPTS, N

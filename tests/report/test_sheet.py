@@ -16,8 +16,8 @@ CANDIDATES = tuple(
 )
 
 
-def attempt(candidate=None, *, correct=False, reason="one circle", size=(64, 64)):
-    render = Render(Image.new("RGB", size, INK), forwards=10, seconds=0.1)
+def attempt(candidate=None, *, correct=False, reason="one circle", size=(64, 64), fallbacks=()):
+    render = Render(Image.new("RGB", size, INK), forwards=10, seconds=0.1, fallbacks=fallbacks)
     return Attempt(candidate, render, Verdict(correct, 1.0 if correct else 0.5, reason))
 
 
@@ -50,6 +50,11 @@ def test_small_images_are_enlarged_by_a_whole_number(side, factor):
 def test_large_images_are_shrunk():
     picture = sheet(correction(attempt(size=(2048, 1024))))
     assert count(picture, INK) == 512 * 256
+
+
+def test_what_memory_forced_is_labelled():
+    plain, labelled = sheet(correction(attempt())), sheet(correction(attempt(fallbacks=("x",))))
+    assert labelled.height > plain.height
 
 
 def test_every_image_is_shown():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from npc_local.diffusion.families import After, Pipeline
+from npc_local.diffusion.family import After, Pipeline
 from tests.diffusion.families.case import Case, N, guide, noise
 from tests.tiny_flux import build_tiny_flux
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from npc_local.diffusion.families import After, Pipeline
+from npc_local.diffusion.family import After, Pipeline
 from tests.diffusion.families.case import Case, N, guide, noise
 from tests.diffusion.families.parts import tiny_clip_tokenizer, tiny_kl_autoencoder
 
