@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from npc_local.cast import open_cast
 from npc_local.config import Config, load_config
@@ -32,6 +33,7 @@ async def acorrect(
     generator: Generator | None = None,
     scorer: Scorer | None = None,
     watch: Watch = ignore,
+    **sampling: Any,
 ) -> Correction:
     """Look for an image that matches `prompt`.
 
@@ -44,10 +46,12 @@ async def acorrect(
         seed: fixes the noise of every image made.
         candidates: negative prompts to try at most; None takes the profile's number.
         pipeline: a diffusers pipeline of yours that makes the images in place of the profile's
-            generator, as its family is used; `diffusion.PipelineGenerator` takes the details.
+            generator.
         generator: makes the images in place of the profile's generator.
         scorer: ranks the negative prompts in place of the profile's encoder.
         watch: is told when each step begins and ends (`npc_local.loop.Begin`, `Step`).
+        sampling: with `pipeline` only, what `PipelineGenerator` takes: true_cfg_scale,
+            negative_steps, after, and arguments of the pipeline call such as height.
 
     Returns:
         The whole record. A failure on the way is in it (status "error"), with what came before.
@@ -66,7 +70,9 @@ async def acorrect(
     if pipeline is not None:
         if generator is not None:
             raise ConfigError("give either a pipeline or a generator, not both")
-        generator = PipelineGenerator(pipeline)
+        generator = PipelineGenerator(pipeline, **sampling)
+    elif sampling:
+        raise TypeError(f"arguments that go with a pipeline only: {', '.join(sampling)}")
     if not isinstance(config, Config):
         config = load_config(None if config is None else Path(config))
     chosen = config.profile(profile)
@@ -86,6 +92,7 @@ def correct(
     generator: Generator | None = None,
     scorer: Scorer | None = None,
     watch: Watch = ignore,
+    **sampling: Any,
 ) -> Correction:
     """Do as `acorrect` does, from code that is not asynchronous.
 
@@ -112,5 +119,6 @@ def correct(
             generator=generator,
             scorer=scorer,
             watch=watch,
+            **sampling,
         )
     )

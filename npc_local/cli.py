@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 # Commands with a module of their own, which names them as the key does and imports little.
-_ELSEWHERE = {"bench": "npc_local.bench.command"}
+_ELSEWHERE = {
+    "bench": "npc_local.bench.command",
+    "models": "npc_local.report.models_page",
+}
 
 
 class _Commands(click.Group):

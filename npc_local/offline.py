@@ -1,14 +1,13 @@
 """The switches that keep the model libraries off the network.
 
-They are read when a library is imported, so `go_offline` comes before any heavy import.
+They are read when a library is imported, so `go_offline` comes before any heavy import; in a
+program that imported huggingface_hub already, it switches that off at once.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-
-from npc_local.errors import ConfigError
 
 SWITCHES = {
     "HF_HUB_OFFLINE": "1",
@@ -21,15 +20,10 @@ SWITCHES = {
 
 
 def go_offline() -> None:
-    """Set every switch, overriding what the environment says.
-
-    Raises:
-        ConfigError: huggingface_hub was imported online before, so that its switch comes too late.
-    """
+    """Set every switch, overriding what the environment says, for the rest of this process."""
     os.environ.update(SWITCHES)
     hub = sys.modules.get("huggingface_hub.constants")
-    if hub is not None and not hub.HF_HUB_OFFLINE:
-        raise ConfigError(
-            "huggingface_hub was imported before npc-local could switch it offline; "
-            "start Python with HF_HUB_OFFLINE=1 in the environment"
-        )
+    if hub is not None:
+        # What all requests of the hub's client look at; it then names HF_HUB_OFFLINE as the reason.
+        hub.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+        hub.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]

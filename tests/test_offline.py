@@ -24,8 +24,12 @@ def test_hub_is_offline_whatever_the_environment_says() -> None:
     assert run.stdout == "True True\n"
 
 
-def test_coming_too_late_is_refused() -> None:
+def test_a_hub_that_was_imported_online_is_switched_off() -> None:
+    """As in a notebook, where a pipeline was loaded before npc-local is called."""
     run = python(
-        "import huggingface_hub.constants; from npc_local.offline import go_offline; go_offline()"
+        "import diffusers, huggingface_hub; from huggingface_hub import errors; "
+        "from npc_local.offline import go_offline; go_offline()\n"
+        "try: huggingface_hub.HfApi().model_info('org/name')\n"
+        "except errors.OfflineModeIsEnabled: print('refused before any request')"
     )
-    assert "start Python with HF_HUB_OFFLINE=1" in run.stderr
+    assert run.stdout == "refused before any request\n", run.stderr

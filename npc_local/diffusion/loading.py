@@ -92,6 +92,8 @@ def lora_file(lora: LoraSettings) -> Path:
     Raises:
         ModelFilesError: there is none, or several.
     """
+    if not lora.path.exists():
+        raise ModelFilesError(f"{lora.path}: no such file or directory (loras)")
     files = sorted(lora.path.glob("*.safetensors")) if lora.path.is_dir() else [lora.path]
     if len(files) != 1 or not files[0].is_file() or files[0].suffix != ".safetensors":
         found = ", ".join(file.name for file in files) or "none"

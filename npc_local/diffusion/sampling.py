@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from npc_local.diffusion.families import family_of, refuse_distilled
 from npc_local.diffusion.family import After, Family, Pipeline, denoiser_of
-from npc_local.diffusion.gate import FirstPrediction, Gate, check_true_cfg_scale, gated
+from npc_local.diffusion.gate import Gate, check_true_cfg_scale, gated
+from npc_local.diffusion.guided_call import FirstPrediction
 from npc_local.diffusion.text_memo import TextMemo
 from npc_local.errors import ConfigError, GeneratorError, PromptError
 from npc_local.records import Render, Shot
@@ -26,6 +27,7 @@ from npc_local.records import Render, Shot
 if TYPE_CHECKING:
     import numpy as np
 
+_MODEL_FAILS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 _OURS = ("prompt", "negative_prompt", "generator", "latents", "num_images_per_prompt")
 
 
@@ -151,7 +153,7 @@ class PipelineGenerator:
             return self._sample(shot)
         except torch.OutOfMemoryError:
             return None
-        except (RuntimeError, ValueError, TypeError) as error:
+        except _MODEL_FAILS as error:
             raise GeneratorError(f"the model failed: {error}") from error
 
     def _sample(self, shot: Shot) -> tuple[np.ndarray[Any, Any], int]:
@@ -258,6 +260,8 @@ class PipelineGenerator:
 
         self._memo = TextMemo()
         self._first = None
+        # A call that fails leaves the model that was computing on the device.
+        self.pipe.maybe_free_model_hooks()
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -265,7 +269,7 @@ class PipelineGenerator:
         size = " x ".join(str(self._arguments.get(side, "?")) for side in ("width", "height"))
         tried = ", ".join(self.fallbacks) or "nothing"
         return (
-            f"out of memory on {self.pipe.device} while making a {size} image in "
+            f"out of memory on {self.pipe._execution_device} while making a {size} image in "
             f"{str(self.pipe.dtype).removeprefix('torch.')} (tried in turn: {tried}); free the "
             "device of other programs, or choose a smaller size, dtype bfloat16, quantization, or "
             "another device"
@@ -285,9 +289,11 @@ def _tile_vae(pipe: Pipeline) -> bool:
 
 
 def _offload(pipe: Pipeline) -> bool:
-    """Keep on the device only the model that is computing; False if there is no device to."""
-    if pipe.device.type == "cpu" or any(
-        hasattr(part, "_hf_hook") for part in pipe.components.values()
+    """Keep on the device only the model that is computing; False on the CPU, or if offloaded."""
+    if (
+        pipe.device.type == "cpu"
+        or any(hasattr(part, "_hf_hook") for part in pipe.components.values())
+        or pipe._maybe_raise_error_if_group_offload_active()
     ):
         return False
     device = pipe.device

@@ -33,7 +33,9 @@ class Case:
 
     `arguments` are those of the pipeline call that are the same everywhere (sizes, scale, ...);
     `negative` turns texts into the call's negative arguments; `without_cfg` gives the call
-    arguments that switch guidance off, and may change the pipeline for it.
+    arguments that switch guidance off, and may change the pipeline for it; `shorten` sets
+    attributes of the tiny pipeline that a saved directory does not keep. `unsaved` says why it
+    cannot be saved, if so.
     """
 
     family: str
@@ -44,6 +46,8 @@ class Case:
     negative: Callable[[Pipeline, list[str]], dict[str, Any]] = lambda _, texts: {
         "negative_prompt": texts
     }
+    shorten: Callable[[Pipeline], None] = lambda _: None
+    unsaved: str = ""
 
     def sample(self, pipe: Pipeline, prompts: list[str], **changes: Any) -> torch.Tensor:
         """Call the pipeline as a user would, up to the latents."""

@@ -15,6 +15,7 @@ from tests.diffusion.families.case import NEGATIVES, PROMPTS, Case, N, guide, no
 from tests.diffusion.families.parts import drawn_anew, tiny_kl_autoencoder
 
 SIZE, SCALE, WIDTH = 32, 1.8, 32
+_FOLDER = tempfile.TemporaryDirectory()
 
 
 def _tokenizer() -> Any:
@@ -31,10 +32,9 @@ def _tokenizer() -> Any:
         hard_vocab_limit=False,
         minloglevel=2,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "tokenizer.model")
-        path.write_bytes(words.getvalue())
-        return classes.ChatGLMTokenizer(str(path))
+    path = Path(_FOLDER.name, "tokenizer.model")  # which saving the pipeline copies
+    path.write_bytes(words.getvalue())
+    return classes.ChatGLMTokenizer(str(path))
 
 
 def _text_encoder(vocabulary: int) -> Any:

@@ -99,4 +99,5 @@ CASE = Case(
     plain_loop=plain_loop,
     arguments={"height": SIZE, "width": SIZE, "true_cfg_scale": SCALE},
     without_cfg=lambda _: {"true_cfg_scale": 1.0},
+    unsaved="its processor is built without torchvision, and so cannot be saved",
 )

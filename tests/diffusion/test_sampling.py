@@ -1,0 +1,145 @@
+"""A generator on a pipeline in memory: what it refuses, and what it takes for granted."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+
+import npc_local
+from npc_local.diffusion.families import FAMILIES
+from npc_local.diffusion.family import Pipeline
+from npc_local.diffusion.gate import early_negative
+from npc_local.diffusion.sampling import PipelineGenerator
+from npc_local.errors import ConfigError, PromptError
+from npc_local.records import Shot
+from tests.diffusion.families import sd3
+from tests.diffusion.families.case import NEGATIVES, PROMPTS, N
+
+PROMPT, NEGATIVE = PROMPTS[0], NEGATIVES[0]
+ARGUMENTS = {"num_inference_steps": N, "height": 32, "width": 32, "max_sequence_length": 24}
+
+
+def made(pipe: Pipeline, negative: str | None = NEGATIVE, **arguments: Any) -> tuple[bytes, int]:
+    generator = PipelineGenerator(pipe, **(ARGUMENTS | arguments))
+    [render] = generator.generate([Shot(PROMPT, negative, 7)])
+    return render.image.tobytes(), render.forwards
+
+
+def test_left_out_settings_are_the_family_s(pipe: Pipeline) -> None:
+    paper = made(pipe, true_cfg_scale=1.8, negative_steps=3, after="off")
+    assert made(pipe) == paper
+    assert made(pipe, true_cfg_scale=2.0) != paper
+    assert made(pipe, negative_steps=2) != paper
+    assert made(pipe, after="null") != paper
+
+
+def test_every_family_has_a_scale_that_guides() -> None:
+    import diffusers
+
+    for family in FAMILIES:
+        if family.default_scale is None and family.scale != "guider":
+            call = inspect.signature(getattr(diffusers, family.pipeline).__call__)
+            assert call.parameters[family.scale].default > family.scale_off, family.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"true_cfg_scale": 1.0}, "greater than 1"),
+        ({"negative_steps": 0}, "would ignore the negative prompt"),
+        ({"hight": 64}, "FluxPipeline takes no argument 'hight'"),
+        ({"generator": None}, "set for each image"),
+        ({"negative_prompt": "fog"}, "set for each image"),
+        ({"height": 33}, "height = 33: must be a multiple of 4"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused(
+    pipe: Pipeline, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PipelineGenerator(pipe, **arguments)
+
+
+def test_a_scale_goes_by_one_name_only() -> None:
+    with pytest.raises(ConfigError, match="give the scale as true_cfg_scale"):
+        PipelineGenerator(sd3.build(), guidance_scale=4.0)
+
+
+@pytest.mark.parametrize(
+    ("negative", "message"),
+    [
+        (" ".join(["cat"] * 600), "the negative prompt is 601 tokens long.*reads 24"),
+        (PROMPT, "the negative prompt is the prompt itself"),
+        (f" {PROMPT} ", "the negative prompt is the prompt itself"),
+    ],
+)
+def test_a_negative_that_cannot_act_is_refused(pipe: Pipeline, negative: str, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        made(pipe, negative)
+
+
+def test_an_empty_negative_is_the_null_prompt(pipe: Pipeline) -> None:
+    pixels, forwards = made(pipe, "", after="null")
+    assert (pixels, forwards) == made(pipe, None, after="null")
+
+
+def test_a_size_that_the_pipeline_changes_is_refused(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = pipe.vae.decode
+
+    def tall(*args: Any, **options: Any) -> tuple[torch.Tensor]:
+        return (torch.cat([decode(*args, **options)[0]] * 2, dim=2),)
+
+    monkeypatch.setattr(pipe.vae, "decode", tall)
+    with pytest.raises(ConfigError, match=r"size 32 x 32: FLUX.1 makes 32 x 64 of it"):
+        made(pipe)
+
+
+def test_the_fingerprint_follows_weights_and_settings(pipe: Pipeline) -> None:
+    def print_of(**arguments: Any) -> str:
+        return PipelineGenerator(pipe, **(ARGUMENTS | arguments)).fingerprint()
+
+    first = print_of()
+    assert print_of() == first
+    assert print_of(true_cfg_scale=2.0) != first
+    with torch.no_grad():
+        pipe.transformer.proj_out.bias[0] += 1
+    assert print_of() != first
+
+
+def test_the_pipeline_is_given_back_as_it_was(pipe: Pipeline) -> None:
+    def state() -> list[Any]:
+        parts = [part for part in pipe.components.values() if part is not None]
+        return [type(pipe)] + [set(vars(part)) for part in parts]
+
+    pipe(PROMPT, **ARGUMENTS, output_type="latent")  # which leaves marks of its own
+    before = state()
+    made(pipe)
+    made(pipe, None)
+    assert state() == before
+
+
+def test_correct_takes_a_pipeline_or_a_generator(pipe: Pipeline) -> None:
+    with pytest.raises(ConfigError, match="either a pipeline or a generator"):
+        npc_local.correct(PROMPT, pipeline=pipe, generator=PipelineGenerator(pipe))
+    with pytest.raises(TypeError, match="with a pipeline only: height"):
+        npc_local.correct(PROMPT, height=64)
+    with pytest.raises(ConfigError, match="takes no argument 'hight'"):
+        npc_local.correct(PROMPT, pipeline=pipe, hight=64)
+
+
+@pytest.mark.parametrize("after", ["off", "null"])
+def test_skip_layer_guidance_of_sd3_is_no_ignored_negative(after: Any) -> None:
+    """It asks the denoiser a second time in a step, with the conditional half alone."""
+    pipe = sd3.build()
+    pipe.set_progress_bar_config(disable=True)
+    skipping = {"skip_guidance_layers": [0], "skip_layer_guidance_stop": 0.9}
+    arguments = {"negative_prompt": [NEGATIVE], **skipping}
+    stock = sd3.CASE.sample(pipe, [PROMPT], **arguments)
+    assert not torch.equal(stock, sd3.CASE.sample(pipe, [PROMPT], negative_prompt=[NEGATIVE]))
+    with early_negative(pipe, N, after):
+        assert torch.equal(sd3.CASE.sample(pipe, [PROMPT], **arguments), stock)
