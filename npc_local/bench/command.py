@@ -233,16 +233,16 @@ def gate(
     size alone. Prompt embeddings are given and the latents are not decoded, so that only sampling
     is measured. A ratio is the median of the rounds' ratios to the time without a negative.
     """
-    from npc_local.bench import gate_bench
+    from npc_local.bench import gate_bench, gate_tables, random_flux
     from npc_local.display import libraries_quiet
     from npc_local.offline import go_offline
 
-    names = _list(models, "--model", tuple(gate_bench.MODELS))
+    names = _list(models, "--model", tuple(random_flux.MODELS))
     go_offline()
     with libraries_quiet() as stdout:
-        place = gate_bench.choose_device(device)
+        place = random_flux.choose_device(device)
         jobs = [
-            gate_bench.plan(
+            random_flux.plan(
                 name,
                 steps=steps,
                 negative_steps=negative_steps,
@@ -264,12 +264,12 @@ def gate(
         with progress:
             for job in jobs:
                 results += gate_bench.measure(job, compiled=compiled, told=told)
-        where = gate_bench.machine(jobs[0])
+        where = gate_tables.machine(jobs[0])
     if as_json:
         found = {"machine": where, "results": [result.as_dict() for result in results]}
         print(json.dumps(found), file=stdout)
         return
-    print(f"{gate_bench.title(where)}\n\n{gate_bench.markdown(results)}", end="", file=stdout)
+    print(f"{gate_tables.title(where)}\n\n{gate_tables.markdown(results)}", end="", file=stdout)
 
 
 def _progress() -> Progress:

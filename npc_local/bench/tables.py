@@ -87,7 +87,7 @@ def markdown(found: Mapping[str, Any], arms: Sequence[str]) -> str:
         f"{found['prompts']} prompts with their seeds ({found['different_prompts']} different "
         f"prompts); {found['failing']} base images are wrong.",
         "",
-        *_table(
+        *table(
             ["accuracy", *arms],
             [
                 *[[tag, *(_percent(accuracy[a]["tags"].get(tag)) for a in arms)] for tag in TAGS],
@@ -105,7 +105,7 @@ def markdown(found: Mapping[str, Any], arms: Sequence[str]) -> str:
             ],
         ),
         "",
-        *_table(
+        *table(
             ["right in one arm only", "first", "second", "p (exact McNemar)"],
             [
                 [name, str(pair["only_first"]), str(pair["only_second"]), f"{pair['p']:.3g}"]
@@ -113,7 +113,7 @@ def markdown(found: Mapping[str, Any], arms: Sequence[str]) -> str:
             ],
         ),
         "",
-        *_table(
+        *table(
             ["right image, by its number", *arms[1:]],
             [
                 [str(number + 1), *(_cell(found["by_number"][arm], number) for arm in arms[1:])]
@@ -121,7 +121,7 @@ def markdown(found: Mapping[str, Any], arms: Sequence[str]) -> str:
             ],
         ),
         "",
-        *_table(
+        *table(
             ["images made after the base", "negative", "images", "right"],
             [
                 [arm, kind, str(cell["images"]), _percent(cell["right"])]
@@ -153,7 +153,8 @@ def _interval(bounds: Sequence[float]) -> str:
     return f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a markdown table whose columns line up."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:

@@ -10,8 +10,11 @@ import torch
 from click.testing import CliRunner
 
 from npc_local import cli
-from npc_local.bench import gate_bench
-from npc_local.bench.gate_bench import MODELS, WAYS, Job, Measured, Result, markdown, plan, title
+from npc_local.bench import gate_bench, random_flux
+from npc_local.bench.gate_bench import Measured, Result
+from npc_local.bench.gate_tables import machine as machine_of
+from npc_local.bench.gate_tables import markdown, title
+from npc_local.bench.random_flux import MODELS, WAYS, Job, failures, plan
 from npc_local.errors import ConfigError, GeneratorError
 
 STEPS = 4
@@ -31,7 +34,7 @@ def planned(**changes):
 
 @pytest.fixture(scope="module")
 def subject():
-    return gate_bench.build(planned())
+    return random_flux.build(planned())
 
 
 def image(subject, way, negative_steps=3, **more):
@@ -96,10 +99,10 @@ def test_compiled_is_measured_after_the_same_model_as_it_is(monkeypatch):
 
 def test_the_full_model_is_flux_dev():
     full = MODELS["full"]
-    assert gate_bench.count_parameters(full) == 11_901_408_320
+    assert random_flux.count_parameters(full) == 11_901_408_320
     assert (full.size, full.steps, full.text_tokens) == (1024, 50, 512)
     assert full.config["axes_dims_rope"] == (16, 56, 56)
-    sizes = [gate_bench.count_parameters(model) for model in MODELS.values()]
+    sizes = [random_flux.count_parameters(model) for model in MODELS.values()]
     assert sizes == sorted(sizes)
 
 
@@ -112,7 +115,7 @@ def test_rotary_axes_fill_a_head(name):
 def test_types_follow_the_device():
     assert planned(dtype="auto").dtype == "float32"
     assert next(
-        gate_bench.build(planned(dtype="bfloat16")).pipe.transformer.parameters()
+        random_flux.build(planned(dtype="bfloat16")).pipe.transformer.parameters()
     ).dtype == (torch.bfloat16)
     assert torch.get_default_dtype() == torch.float32
 
@@ -132,7 +135,7 @@ def test_numbers_that_do_not_fit_are_refused(changes, message):
 
 
 def test_weights_that_cannot_fit_are_refused_before_they_are_made(monkeypatch):
-    monkeypatch.setattr(gate_bench.os, "sysconf", lambda name: 1000)
+    monkeypatch.setattr(random_flux.os, "sysconf", lambda name: 1000)
     with pytest.raises(GeneratorError, match=r"need 0\.0 GB.*smaller --model.*--dtype bfloat16"):
         planned()
 
@@ -159,7 +162,7 @@ def test_failures_of_the_compiler_are_told():
 
     with (
         pytest.raises(GeneratorError, match=r"cannot be compiled: no g.*leave --compile out"),
-        gate_bench._failures(planned()),
+        failures(planned()),
     ):
         raise TorchDynamoException("no g++")
 
@@ -214,7 +217,7 @@ def test_the_table_has_no_memory_without_a_gpu():
 
 
 def test_the_title():
-    machine = gate_bench.machine(replace(planned(), repeats=7))
+    machine = machine_of(replace(planned(), repeats=7))
     assert "CPU, threads: " in title(machine)
     assert title(machine).endswith("in turn: 7.")
     assert "threads" not in title(machine | {"device": "cuda"})
