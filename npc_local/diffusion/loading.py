@@ -66,12 +66,10 @@ def check_directory(settings: GeneratorSettings) -> tuple[Family, list[str]]:
         if parts.get("is_distilled"):
             raise distilled_error(family, "its is_distilled is true")
     folders = []
-    for name, origin in parts.items():
-        if name.startswith("_") or not isinstance(origin, list) or None in origin:
-            continue
-        if origin[0] not in _LIBRARIES and not _is_part_of_diffusers(origin[0]):
+    for name, library in _components(parts).items():
+        if library not in _LIBRARIES and not _is_part_of_diffusers(library):
             raise ConfigError(
-                f"{index}: {name} comes from {origin[0]!r}; no code is run from a model "
+                f"{index}: {name} comes from {library!r}; no code is run from a model "
                 f"directory, components come from {' or '.join(_LIBRARIES)}"
             )
         check_weights(settings.path / name)
@@ -131,6 +129,8 @@ def load(settings: GeneratorSettings) -> Pipeline:
     if settings.vae_tiling:
         with _fits("vae_tiling = true"):
             pipe.vae.enable_tiling()
+    if settings.cache is not None:
+        _try_cache(denoiser, late_cache(settings, family_of(type(pipe))), settings.cache.kind)
     _place(pipe, device, settings.offload)
     if settings.compile:
         with _fits("compile = true"):
@@ -177,6 +177,18 @@ def late_cache(settings: GeneratorSettings, family: Family) -> Callable[[], Any]
         )
 
     return make if late > 0 else None
+
+
+def _components(index: dict[str, Any]) -> dict[str, str]:
+    """Return a pipeline's components and their libraries; other lists are settings of its own."""
+    return {
+        name: origin[0]
+        for name, origin in index.items()
+        if not name.startswith("_")
+        and isinstance(origin, list)
+        and len(origin) == 2
+        and all(isinstance(part, str) for part in origin)
+    }
 
 
 def _is_part_of_diffusers(library: str) -> bool:
@@ -246,7 +258,7 @@ def _quantization(settings: GeneratorSettings, index: dict[str, Any], dtype: Any
     wanted = settings.quantization
     assert wanted is not None
     kind = f"quantization: kind = {wanted.kind!r}"
-    known = [part for part, origin in index.items() if isinstance(origin, list)]
+    known = _components(index)
     for name in wanted.components:
         if name not in known:
             raise ConfigError(
@@ -257,7 +269,7 @@ def _quantization(settings: GeneratorSettings, index: dict[str, Any], dtype: Any
     _need(wanted.kind.split("_")[0], kind, "quantization")
     mapping = {}
     for name in wanted.components:
-        library: Any = transformers if index[name][0] == "transformers" else diffusers
+        library: Any = transformers if known[name] == "transformers" else diffusers
         with _fits(f"quantization: options = {wanted.options}"):
             mapping[name] = _quantizer(wanted, library, dtype)
     classes: Any = diffusers
@@ -322,18 +334,14 @@ def _add_loras(pipe: Pipeline, loras: list[LoraSettings]) -> None:
 
 
 def _unmatched(pipe: Pipeline, file: Path) -> list[str]:
-    """Return what a LoRA in peft's layout changes and this pipeline has not."""
+    """Return what a LoRA in peft's layout changes and this pipeline's denoiser has not."""
     from safetensors import safe_open
 
     with safe_open(file, "pt") as tensors:
         changed = [key.split(".lora_A.")[0] for key in tensors.keys() if ".lora_A." in key]  # noqa: SIM118
-    there = {
-        f"{part}.{name}"
-        for part, model in pipe.components.items()
-        if hasattr(model, "named_modules")
-        for name, _ in model.named_modules()
-    }
-    return [name for name in changed if name.split(".")[0] in pipe.components and name not in there]
+    part = "transformer" if hasattr(pipe, "transformer") else "unet"
+    there = {f"{part}.{name}" for name, _ in denoiser_of(pipe).named_modules()}
+    return [name for name in changed if name.startswith(f"{part}.") and name not in there]
 
 
 def _attend(denoiser: Any, backend: str, device: str, dtype: Any) -> None:
@@ -360,6 +368,14 @@ def _attend(denoiser: Any, backend: str, device: str, dtype: Any) -> None:
         denoiser.set_attention_backend(backend)
         one = torch.zeros(1, 16, 1, 64, device=device, dtype=dtype)
         dispatch_attention_fn(one, one, one, backend=AttentionBackendName(backend))
+
+
+def _try_cache(denoiser: Any, make: Callable[[], Any] | None, kind: str) -> None:
+    """Refuse a cache that diffusers knows no blocks of this denoiser for."""
+    if make is not None:
+        with _fits(f"cache: kind = {kind!r}"):
+            denoiser.enable_cache(make())
+            denoiser.disable_cache()
 
 
 def _place(pipe: Pipeline, device: str, offload: str) -> None:

@@ -331,6 +331,16 @@ def test_a_pickled_lora_is_refused(flux_directory: Path, tmp_path: Path) -> None
         DiffusersGenerator(settings(flux_directory, loras=[{"path": file}]))
 
 
+def test_loras_of_a_unet_act(sdxl_directory: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="LoRAs need npc-local[lora]")
+    query = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    lora = write_lora(tmp_path / "a.safetensors", [f"unet.{query}"], width=16)
+    assert difference(other(sdxl_directory, loras=[lora]), other(sdxl_directory)) > 0
+    lora = write_lora(tmp_path / "a.safetensors", [f"unet.{query}", "unet.x.to_q"], width=16)
+    message = refusal(ModelFilesError, other(sdxl_directory, loras=[lora]))
+    assert "nothing here matches unet.x.to_q" in message
+
+
 def test_a_pipeline_that_takes_no_loras_says_so(
     flux_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,9 +403,8 @@ def test_attention_backends_agree(flux_directory: Path, backend: str) -> None:
 def test_an_attention_backend_is_chosen_for_its_own_model_only(flux_directory: Path) -> None:
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
-    before = _AttentionBackendRegistry.get_active_backend()
     _ = DiffusersGenerator(settings(flux_directory, attention="_native_math")).pipe
-    assert _AttentionBackendRegistry.get_active_backend() == before
+    assert _AttentionBackendRegistry.get_active_backend()[0].value == "native"
 
 
 @pytest.mark.parametrize(
@@ -618,8 +627,33 @@ def test_a_cache_leaves_nothing_behind(
     assert generator.generate(shots[1:2])[0].image.tobytes() == alone[1]
 
 
+def test_mag_gets_the_ratios_of_the_late_steps(flux_directory: Path) -> None:
+    from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
+
+    wanted = settings(
+        flux_directory, steps=28, negative_steps=3, cache={"kind": "mag", "threshold": 0.1}
+    )
+    make = loading.late_cache(wanted, loading.check_directory(wanted)[0])
+    assert make is not None
+    config = make()
+    assert (config.threshold, config.num_inference_steps) == (0.1, 25)
+    assert torch.equal(config.mag_ratios, FLUX_MAG_RATIOS[3:])
+
+
+def test_a_cache_that_diffusers_has_no_blocks_for_is_refused(
+    flux_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.hooks._helpers import TransformerBlockRegistry
+
+    unknown = mock.Mock(side_effect=ValueError("Model class FluxTransformerBlock not registered."))
+    monkeypatch.setattr(TransformerBlockRegistry, "get", unknown)
+    message = refusal(ConfigError, cached(flux_directory, "first-block"))
+    assert message.startswith("cache: kind = 'first-block' does not fit this model")
+
+
 def test_a_cache_for_no_late_step_is_none(flux_directory: Path) -> None:
     wanted = settings(flux_directory, negative_steps=4, cache={"kind": "mag", "threshold": 99.0})
+    assert loading.late_cache(wanted, loading.check_directory(wanted)[0]) is None
     assert difference(wanted, settings(flux_directory, negative_steps=4)) == 0
 
 
@@ -694,6 +728,12 @@ def test_a_pipeline_without_negatives_is_refused_with_another(copied: Path) -> N
 def test_a_component_class_that_diffusers_has_not_is_refused(copied: Path) -> None:
     edit_index(copied, transformer=["diffusers", "NoSuchModel"])
     assert "cannot be loaded" in refusal(ModelFilesError, settings(copied))
+
+
+@pytest.mark.parametrize("entry", [[2, 5], [None, None], ["a"], True])
+def test_settings_of_a_pipeline_itself_are_no_components(copied: Path, entry: object) -> None:
+    edit_index(copied, layers=entry)
+    assert "layers" not in loading.check_directory(settings(copied))[1]
 
 
 # --- call arguments ---

@@ -125,6 +125,8 @@ def test_nothing_of_a_failed_try_is_alive_in_the_next(generator: DiffusersGenera
         if left:
             return decode(latents, return_dict=False)
         large = latents * 2
+        ring: list[Any] = [large]
+        ring.append(ring)
         left.extend([weakref.ref(latents), weakref.ref(large)])
         raise torch.OutOfMemoryError("CUDA out of memory")
 
