@@ -41,7 +41,9 @@ class Family:
         reuses_first: whether the conditional prediction of step 0 may be replayed to other
             calls with the same prompt and noise, bit for bit.
         compiles: whether diffusers names the repeated blocks of its denoiser to compile.
-        caches: whether its pipeline tells diffusers' caches which prediction is which.
+        caches: whether diffusers' caches work: its blocks are known to them, and its pipeline
+            tells them which prediction is which.
+        loras: whether its pipeline loads LoRAs.
         reads: text tokens that the model reads, where no call argument says so.
         tokenizer: the component that counts them.
         template_tokens: tokens of that limit that the pipeline's own template takes, at most.
@@ -67,6 +69,7 @@ class Family:
     reuses_first: bool = True
     compiles: bool = True
     caches: bool = False
+    loras: bool = True
     reads: int | None = None
     tokenizer: str = "tokenizer"
     template_tokens: int = 0

@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import Any
 
 from npc_local.device import resolve_device
+from npc_local.diffusion.directory import INDEX, check_directory, lora_file
 from npc_local.diffusion.family import Pipeline
 from npc_local.diffusion.gate import check_true_cfg_scale
-from npc_local.diffusion.loading import INDEX, check_directory, late_cache, load, lora_file
+from npc_local.diffusion.loading import late_cache, load
 from npc_local.diffusion.sampling import PipelineGenerator
 from npc_local.errors import ConfigError
 from npc_local.model_files import hash_files

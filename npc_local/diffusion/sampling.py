@@ -20,6 +20,7 @@ from npc_local.diffusion.families import family_of, refuse_distilled
 from npc_local.diffusion.family import After, Family, Pipeline, denoiser_of
 from npc_local.diffusion.gate import Gate, check_true_cfg_scale, gated
 from npc_local.diffusion.guided_call import FirstPrediction
+from npc_local.diffusion.memory import LADDER, is_out_of_memory
 from npc_local.diffusion.text_memo import TextMemo
 from npc_local.errors import ConfigError, GeneratorError, PromptError
 from npc_local.records import Render, Shot
@@ -42,7 +43,7 @@ class PipelineGenerator:
     Attributes:
         pipe: the pipeline. It is called, never changed for good, unless memory runs out.
         on_step: called after each denoising step with (steps done, steps in all).
-        fallbacks: what had to be done to get along with the memory so far.
+        fallbacks: what was switched on, so far, to get along with the memory.
     """
 
     def __init__(
@@ -120,19 +121,21 @@ class PipelineGenerator:
         """Make one image, or raise a GeneratorError that says why there is none."""
         self._check_texts(shot)
         start = time.perf_counter()
+        before, tried = self.fallbacks, tuple[str, ...]()
         found = self._tried(shot)
-        for name, step in _LADDER:
+        for name, step in LADDER:
             if found is not None:
                 break
             # Out here, because the caught error kept the tensors of its frames alive.
             self._free()
-            if step(self.pipe):
-                # What was switched on stays on; freeing may be needed again.
-                self.fallbacks = tuple(dict.fromkeys((*self.fallbacks, name)))
+            if step is None or step(self.pipe):
+                tried += (name,)
                 found = self._tried(shot)
+                if step is not None:  # it stays on
+                    self.fallbacks += (name,)
         if found is None:
             self._free()
-            raise GeneratorError(self._out_of_memory())
+            raise GeneratorError(self._out_of_memory(tried))
         pixels, forwards = found
         if pixels.shape[-1] == 4:  # Qwen-Image-2.1 draws transparency: show it on white
             pixels = 1 - pixels[..., 3:] * (1 - pixels[..., :3])
@@ -142,18 +145,16 @@ class PipelineGenerator:
             image=self.pipe.numpy_to_pil(pixels)[0],
             forwards=forwards,
             seconds=time.perf_counter() - start,
-            fallbacks=self.fallbacks,
+            fallbacks=tuple(dict.fromkeys((*before, *tried))),
         )
 
     def _tried(self, shot: Shot) -> tuple[np.ndarray[Any, Any], int] | None:
         """Return the picture, (H, W, 3) floats in [0, 1], and its forwards; None: out of memory."""
-        import torch
-
         try:
             return self._sample(shot)
-        except torch.OutOfMemoryError:
-            return None
         except _MODEL_FAILS as error:
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                return None
             raise GeneratorError(f"the model failed: {error}") from error
 
     def _sample(self, shot: Shot) -> tuple[np.ndarray[Any, Any], int]:
@@ -236,12 +237,13 @@ class PipelineGenerator:
         if tokenizer is None or limit is None:
             return
         limit -= self.family.template_tokens
+        own = " beside its own template" if self.family.template_tokens else ""
         for kind, text in (("prompt", shot.prompt), ("negative prompt", shot.negative or "")):
             length = len(tokenizer(text).input_ids)
             if length > limit:
                 raise PromptError(
-                    f"the {kind} is {length} tokens long, the generator reads {limit} "
-                    f"(max_sequence_length); shorten it: {text[:60]!r}..."
+                    f"the {kind} is {length} tokens long, the generator reads {max(limit, 0)}"
+                    f"{own} (max_sequence_length); shorten it: {text[:60]!r}..."
                 )
 
     def _check_size(self, pixels: np.ndarray[Any, Any]) -> None:
@@ -265,49 +267,14 @@ class PipelineGenerator:
         gc.collect()
         torch.cuda.empty_cache()
 
-    def _out_of_memory(self) -> str:
+    def _out_of_memory(self, tried: tuple[str, ...]) -> str:
         size = " x ".join(str(self._arguments.get(side, "?")) for side in ("width", "height"))
-        tried = ", ".join(self.fallbacks) or "nothing"
+        dtype = str(self.pipe.dtype).removeprefix("torch.")
         return (
-            f"out of memory on {self.pipe._execution_device} while making a {size} image in "
-            f"{str(self.pipe.dtype).removeprefix('torch.')} (tried in turn: {tried}); free the "
-            "device of other programs, or choose a smaller size, dtype bfloat16, quantization, or "
-            "another device"
+            f"out of memory on {self.pipe._execution_device} while making a {size} image in {dtype} "
+            f"(tried in turn: {', '.join(tried)}); free the device of other programs, or choose a "
+            "smaller size, dtype bfloat16, quantization, or another device"
         )
-
-
-def _tile_vae(pipe: Pipeline) -> bool:
-    """Let the autoencoder decode in tiles; False if it cannot, or does already."""
-    vae: Any = getattr(pipe, "vae", None)
-    if not hasattr(vae, "enable_tiling") or getattr(vae, "use_tiling", False):
-        return False
-    try:
-        vae.enable_tiling()
-    except NotImplementedError:
-        return False
-    return True
-
-
-def _offload(pipe: Pipeline) -> bool:
-    """Keep on the device only the model that is computing; False on the CPU, or if offloaded."""
-    if (
-        pipe.device.type == "cpu"
-        or any(hasattr(part, "_hf_hook") for part in pipe.components.values())
-        or pipe._maybe_raise_error_if_group_offload_active()
-    ):
-        return False
-    device = pipe.device
-    pipe.to("cpu")
-    pipe.enable_model_cpu_offload(device=device)
-    return True
-
-
-# What to try, in turn, when memory runs out. Size and steps never change.
-_LADDER: tuple[tuple[str, Callable[[Pipeline], bool]], ...] = (
-    ("memory freed", lambda _: True),  # by the caller, before each try
-    ("tiled VAE", _tile_vae),
-    ("model offload", _offload),
-)
 
 
 @contextmanager

@@ -32,9 +32,10 @@ p + s (p - n) instead, its own scale is one lower, and a generator gives it 0.8.
 
 "Two calls": a guided step asks the denoiser twice, and with "off" the second forward is really not
 computed: steps + N forwards for N steps. "One batch": both at once, and with "off" the late
-batches are half as large. The last column lists what a generator may use beside what all have
-(attention backend, offload, VAE tiling, quantisation, LoRA where diffusers has it): regional
-compilation, and diffusers' caches in the late steps.
+batches are half as large. The last column lists what not every family has: regional compilation,
+diffusers' caches (in the late steps), LoRA. Offload, VAE tiling and quantisation are for all; an
+attention backend, or anything else that diffusers would ignore for a model, is refused when the
+model is loaded.
 """
 
 _TESTED = """\
@@ -83,7 +84,7 @@ def page() -> str:
     notes = [f"- **{family.name}**: {family.notes}" for family in FAMILIES if family.notes]
     parts = [
         _INTRODUCTION,
-        _table(["Model", "diffusers class", "Guides in", "Default", "Scale", "Null prompt", "And"])
+        _table(["Model", "diffusers class", "Guides in", "Default", "Scale", "Null prompt", "Has"])
         + _lines(supported),
         "\n".join(notes) + "\n",
         _TESTED,
@@ -108,6 +109,7 @@ def as_data() -> dict[str, Any]:
                 "null": family.null,
                 "compiles": family.compiles,
                 "caches": family.caches,
+                "loras": family.loras,
                 "notes": family.notes,
             }
             for family in FAMILIES
@@ -150,7 +152,7 @@ def _row(family: Family) -> list[str]:
     if family.scale_off == 0:
         scale += ", one lower"
     null = "its own (no text given)" if family.null is None else f'`"{family.null}"`'
-    extras = [name for name in ("compile", "cache") if getattr(family, f"{name}s")]
+    has = {"compile": family.compiles, "cache": family.caches, "LoRA": family.loras}
     return [
         family.name,
         f"`{family.pipeline}`",
@@ -158,7 +160,7 @@ def _row(family: Family) -> list[str]:
         f"`{family.after}`",
         scale,
         null,
-        ", ".join(extras),
+        ", ".join(name for name, there in has.items() if there),
     ]
 
 

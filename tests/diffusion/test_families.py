@@ -81,6 +81,7 @@ def test_the_case_is_of_its_family(case: Case, pipe: Pipeline) -> None:
     family = family_of(type(pipe))
     assert family.name == case.family
     assert family.compiles == bool(denoiser_of(pipe)._repeated_blocks)
+    assert family.loras == hasattr(pipe, "load_lora_weights")
 
 
 @pytest.mark.parametrize("images", [1, 2])

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from npc_local.diffusion import loading
+from npc_local.diffusion import directory, loading, loras, quantization
 from npc_local.diffusion.generator import DiffusersGenerator
 from npc_local.errors import ConfigError, GeneratorError, ModelFilesError, NpcError
 from npc_local.records import Shot
@@ -175,7 +175,7 @@ def test_an_unknown_quantiser_option_is_refused_with_the_known(
     wanted = settings(flux_directory, quantization=table, device=GPU)
     index = json.loads((flux_directory / "model_index.json").read_text())
     with pytest.raises(ConfigError, match=rf"no option '{next(iter(option))}', there are \w+"):
-        loading._quantization(wanted, index, torch.bfloat16)
+        quantization.quantization(wanted, index, torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_bitsandbytes_gets_its_options(
     table = {"kind": kind, "components": ["transformer", "text_encoder_2"], "options": option}
     wanted = settings(flux_directory, quantization=table, device=GPU)
     index = json.loads((flux_directory / "model_index.json").read_text())
-    for config in loading._quantization(wanted, index, torch.bfloat16).quant_mapping.values():
+    for config in quantization.quantization(wanted, index, torch.bfloat16).quant_mapping.values():
         made = config.to_dict()
         assert all(made[name] for name in classes)
         assert option.items() <= made.items()
@@ -227,7 +227,8 @@ def test_a_missing_package_is_named_with_its_extra(
         (tmp_path / name).write_bytes(b"")
     uninstall(package, monkeypatch)
     if package == "bitsandbytes":
-        monkeypatch.setattr(loading, "resolve_device", lambda _: GPU)
+        for module in (loading, quantization):
+            monkeypatch.setattr(module, "resolve_device", lambda _: GPU)
         monkeypatch.setattr(loading, "_check_dtype", lambda *_: None)
     message = refusal(ConfigError, settings(flux_directory, **change))
     assert f"needs {package}, which is not installed: pip install 'npc-local[{extra}]'" in message
@@ -346,7 +347,7 @@ def test_a_pipeline_that_takes_no_loras_says_so(
 ) -> None:
     pytest.importorskip("peft", reason="LoRAs need npc-local[lora]")
     with pytest.raises(ConfigError, match="loras: object cannot load any"):
-        loading._add_loras(
+        loras.add_loras(
             object(), settings(flux_directory, loras=[write_lora(tmp_path / "a.safetensors")]).loras
         )
 
@@ -633,7 +634,7 @@ def test_mag_gets_the_ratios_of_the_late_steps(flux_directory: Path) -> None:
     wanted = settings(
         flux_directory, steps=28, negative_steps=3, cache={"kind": "mag", "threshold": 0.1}
     )
-    make = loading.late_cache(wanted, loading.check_directory(wanted)[0])
+    make = loading.late_cache(wanted, directory.check_directory(wanted)[0])
     assert make is not None
     config = make()
     assert (config.threshold, config.num_inference_steps) == (0.1, 25)
@@ -653,12 +654,12 @@ def test_a_cache_that_diffusers_has_no_blocks_for_is_refused(
 
 def test_a_cache_for_no_late_step_is_none(flux_directory: Path) -> None:
     wanted = settings(flux_directory, negative_steps=4, cache={"kind": "mag", "threshold": 99.0})
-    assert loading.late_cache(wanted, loading.check_directory(wanted)[0]) is None
+    assert loading.late_cache(wanted, directory.check_directory(wanted)[0]) is None
     assert difference(wanted, settings(flux_directory, negative_steps=4)) == 0
 
 
 def test_mag_is_for_flux_only(sd3_directory: Path) -> None:
-    family, _ = loading.check_directory(other(sd3_directory))
+    family, _ = directory.check_directory(other(sd3_directory))
     wanted = other(sd3_directory, cache={"kind": "mag"})
     with pytest.raises(ConfigError, match="leave cache out"):
         loading.late_cache(wanted, family)
@@ -733,7 +734,7 @@ def test_a_component_class_that_diffusers_has_not_is_refused(copied: Path) -> No
 @pytest.mark.parametrize("entry", [[2, 5], [None, None], ["a"], True])
 def test_settings_of_a_pipeline_itself_are_no_components(copied: Path, entry: object) -> None:
     edit_index(copied, layers=entry)
-    assert "layers" not in loading.check_directory(settings(copied))[1]
+    assert "layers" not in directory.check_directory(settings(copied))[1]
 
 
 # --- call arguments ---

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 import torch
 
-from npc_local.diffusion import sampling
+from npc_local.diffusion import memory, sampling
 from npc_local.diffusion.gate import Pipeline
 from npc_local.diffusion.generator import DiffusersGenerator
 from npc_local.errors import GeneratorError
@@ -65,7 +65,7 @@ def test_decoding_in_tiles_comes_next_and_stays(generator: DiffusersGenerator) -
     calls = failing(vae, "decode", lambda: vae.use_tiling)
     assert render(generator).fallbacks == (FREED, TILED)
     assert calls == ["fails", "fails", "works"]
-    assert render(generator, 2).fallbacks == (FREED, TILED)
+    assert render(generator, 2).fallbacks == (TILED,)
     assert calls[3:] == ["works"]
 
 
@@ -80,13 +80,13 @@ def test_offloading_comes_last_and_stays(
         offloaded.append(True)
         return True
 
-    ladder = [(name, offload if name == OFFLOADED else step) for name, step in sampling._LADDER]
-    monkeypatch.setattr(sampling, "_LADDER", ladder)
+    ladder = [(name, offload if name == OFFLOADED else step) for name, step in sampling.LADDER]
+    monkeypatch.setattr(sampling, "LADDER", ladder)
     calls = failing(generator.pipe.transformer.proj_out, "forward", lambda: bool(offloaded))
     assert render(generator).fallbacks == (FREED, TILED, OFFLOADED)
     assert calls[:4] == ["fails", "fails", "fails", "works"]
     assert tiled_before == [True]
-    assert render(generator, 2).fallbacks == (FREED, TILED, OFFLOADED)
+    assert render(generator, 2).fallbacks == (TILED, OFFLOADED)
     assert offloaded == [True]
 
 
@@ -154,7 +154,7 @@ def test_what_is_kept_to_save_time_is_dropped(generator: DiffusersGenerator) -> 
 def test_offloading_moves_everything_off_the_device_first() -> None:
     pipe = mock.Mock(device=torch.device("cuda:1"), components={"vae": SimpleNamespace()})
     pipe._maybe_raise_error_if_group_offload_active.return_value = False
-    assert sampling._offload(pipe)
+    assert memory.offload(pipe)
     assert [call for call in pipe.mock_calls if "group" not in str(call)] == [
         mock.call.to("cpu"),
         mock.call.enable_model_cpu_offload(device=torch.device("cuda:1")),
@@ -172,7 +172,7 @@ def test_a_pipeline_that_is_offloaded_is_not_offloaded_again(
     else:
         pipe.enable_group_offload(onload_device=torch.device("cuda"), offload_type="leaf_level")
     monkeypatch.setattr(type(pipe), "device", torch.device("cuda:0"))  # as while one computes
-    assert not sampling._offload(pipe)
+    assert not memory.offload(pipe)
 
 
 def test_a_failed_call_leaves_no_model_on_the_device(
@@ -189,9 +189,9 @@ def test_a_failed_call_leaves_no_model_on_the_device(
 def test_an_autoencoder_without_tiles_is_no_rung() -> None:
     untiled = mock.Mock(use_tiling=False)
     untiled.enable_tiling.side_effect = NotImplementedError
-    assert not sampling._tile_vae(SimpleNamespace(vae=untiled))
-    assert not sampling._tile_vae(SimpleNamespace(vae=object()))
-    assert not sampling._tile_vae(SimpleNamespace())
+    assert not memory.tile_vae(SimpleNamespace(vae=untiled))
+    assert not memory.tile_vae(SimpleNamespace(vae=object()))
+    assert not memory.tile_vae(SimpleNamespace())
 
 
 @pytest.mark.parametrize("failure", [KeyError("x"), AssertionError("N"), AttributeError("a")])
