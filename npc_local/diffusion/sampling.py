@@ -269,9 +269,9 @@ class PipelineGenerator:
 
     def _out_of_memory(self, tried: tuple[str, ...]) -> str:
         size = " x ".join(str(self._arguments.get(side, "?")) for side in ("width", "height"))
-        dtype = str(self.pipe.dtype).removeprefix("torch.")
+        device, dtype = self.pipe._execution_device, str(self.pipe.dtype).removeprefix("torch.")
         return (
-            f"out of memory on {self.pipe._execution_device} while making a {size} image in {dtype} "
+            f"out of memory on {device} while making a {size} image in {dtype} "
             f"(tried in turn: {', '.join(tried)}); free the device of other programs, or choose a "
             "smaller size, dtype bfloat16, quantization, or another device"
         )
