@@ -69,7 +69,10 @@ async def acorrect(
         raise ConfigError(f"candidates: found {candidates}; must be at least 1")
     if pipeline is not None:
         if generator is not None:
-            raise ConfigError("give either a pipeline or a generator, not both")
+            raise ConfigError(
+                "give either a pipeline or an npc_local generator of images, not both; the noise "
+                "comes from seed"
+            )
         generator = PipelineGenerator(pipeline, **sampling)
     elif sampling:
         raise TypeError(f"arguments that go with a pipeline only: {', '.join(sampling)}")

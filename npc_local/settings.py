@@ -61,6 +61,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+# Arguments of a pipeline call that have a setting of their own.
+_NAMED = {name: name for name in ("height", "width", "max_sequence_length", "true_cfg_scale")}
+_NAMED |= {
+    "num_inference_steps": "steps",
+    "guidance_scale": "true_cfg_scale, or as guidance_scale where that is an input of the model",
+    "distilled_guidance_scale": "guidance_scale",
+}
+_NAMED |= {name: name for name in ("negative_steps", "after", "allow_distilled")}
+
+
 class QuantizationSettings(Section):
     """`[generators.NAME.quantization]`: which models of a pipeline are held in fewer bits, and how.
 
@@ -129,6 +139,9 @@ class GeneratorSettings(Section):
             raise ValueError(
                 f"negative_steps = {self.negative_steps} must be at most steps = {self.steps}"
             )
+        for name, setting in _NAMED.items():
+            if name in self.arguments:
+                raise ValueError(f"arguments: give {name} as {setting}")
         if self.gguf is not None and self.quantization is not None:
             raise ValueError("gguf weights are quantised already; leave out quantization or gguf")
         return self

@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from npc_local.diffusion.families import distilled_error, distilled_name, family_of
+from npc_local.diffusion.families import checkpoint_name, distilled_error, distilled_name, family_of
 from npc_local.diffusion.family import Family
 from npc_local.errors import ConfigError, ModelFilesError
 from npc_local.model_files import check_weights, read_json, require_directory
@@ -38,7 +38,7 @@ def check_directory(settings: GeneratorSettings) -> tuple[Family, list[str]]:
         for lora in settings.loras:
             named += [lora.path, lora_file(lora)]
         for one in named:
-            if sign := distilled_name(family, one.name):
+            if sign := distilled_name(family, checkpoint_name(one)):
                 raise distilled_error(family, sign)
         if parts.get("is_distilled"):
             raise distilled_error(family, "its is_distilled is true")

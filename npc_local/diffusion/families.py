@@ -41,7 +41,8 @@ FAMILIES = (
         reads=77,
         size_multiple=1,
         undistilled="stable-diffusion-xl-base-1.0",
-        notes="Its null prompt is an embedding of zeros, not the encoded empty text.",
+        notes="Its null prompt is an embedding of zeros where the checkpoint says so "
+        "(force_zeros_for_empty_prompt), else the encoded empty text.",
     ),
     Family(
         name="Stable Diffusion 1 and 2",
@@ -238,12 +239,14 @@ REFUSED = {
     ),
 }
 
-_FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
-_FEW_STEP_NAME = re.compile(
-    r"(?<![a-z])(?<!de-)(?<!de_)(turbo|schnell|lightning|lcm|hyper|distill(?:ed)?|sprint|dmd2?)"
-    r"(?![a-z])",
-    re.IGNORECASE,
+# Words in the names of distilled checkpoints and LoRAs.
+_FEW_STEP_WORDS = frozenset(
+    {"turbo", "schnell", "lightning", "flash", "lcm", "tcd", "pcm", "dmd"}
+    | {"distill", "distilled", "sprint", "hypersd"}
 )
+_NOT = frozenset({"de", "un", "not", "non", "no"})  # before such a word
+_FEW_STEPS = re.compile(r"(?<!\d)[1-9][-_ ]?steps?(?![a-z])", re.IGNORECASE)
+_PART_OF_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
 def family_of(pipeline: type | str) -> Family:
@@ -279,10 +282,19 @@ def refuse_distilled(family: Family, pipe: Pipeline) -> None:
 
 def distilled_name(family: Family, name: str) -> str | None:
     """Return in words how a checkpoint's or LoRA's name shows that it is distilled, or None."""
-    found = _FEW_STEP_NAME.search(name)
-    words = [found.group(1)] if found else []
-    words += [word for word in family.distilled_names if word in re.split(r"\W+", name.lower())]
-    return f"it is called {name!r}" if words else None
+    words = [word.lower() for word in _PART_OF_NAME.findall(name)]
+    marks = _FEW_STEP_WORDS | set(family.distilled_names)
+    for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
+        hyper = word == "hyper" and after.startswith(("sd", "flux"))
+        if (word in marks and before not in _NOT) or hyper:
+            return f"it is called {name!r}"
+    return f"it is called {name!r}" if _FEW_STEPS.search(name) else None
+
+
+def checkpoint_name(path: Path) -> str:
+    """Return what a checkpoint is called: its directory, or in the hub's cache its repository."""
+    # .../models--ORG--NAME/snapshots/COMMIT
+    return path.parents[1].name if path.parent.name == "snapshots" else path.name
 
 
 def distilled_error(family: Family, sign: str) -> ConfigError:
@@ -296,7 +308,7 @@ def distilled_error(family: Family, sign: str) -> ConfigError:
 
 def _checkpoint(pipe: Pipeline) -> str:
     """Return the last part of the path or hub name that `pipe` was loaded from."""
-    return Path(str(pipe.config.get("_name_or_path") or "")).name
+    return checkpoint_name(Path(str(pipe.config.get("_name_or_path") or "")))
 
 
 def _distilled_sign(pipe: Pipeline) -> str | None:
@@ -305,7 +317,7 @@ def _distilled_sign(pipe: Pipeline) -> str | None:
     denoiser = denoiser_of(pipe).config
     if pipe.config.get("is_distilled"):
         return "its is_distilled is true"
-    if scheduler in _FEW_STEP_SCHEDULERS:
+    if "LCM" in scheduler or "TCD" in scheduler:
         return f"its scheduler is {scheduler}"
     if denoiser.get("time_cond_proj_dim"):
         return "its denoiser takes the guidance scale as an input, time_cond_proj_dim"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class Gate:
         first: keeps the conditional prediction of step 0, and answers with it if it has one.
         on_step: is told after each step (steps done, steps in all).
         on_late: is told when the early steps are over.
+        memo: keeps what the text encoders answer from call to call; None: within a call only.
         forwards: predictions really computed so far, over all calls of the pipeline. A batch
             that holds the conditional and the unconditional half counts two.
     """
@@ -62,6 +63,7 @@ class Gate:
     first: FirstPrediction | None = None
     on_step: Callable[[int, int], None] | None = None
     on_late: Callable[[], None] | None = None
+    memo: TextMemo | None = None
     forwards: int = 0
     _call: GuidedCall | None = field(default=None, init=False)
 
@@ -74,15 +76,17 @@ class Gate:
         if self._call is not None:
             raise ConfigError("a gated pipeline cannot be called from inside its own call")
         parameters = inspect.signature(stock).parameters
-        arguments = dict(zip(parameters, args, strict=False)) | kwargs
+        arguments = inspect.signature(stock).bind(*args, **kwargs).arguments
         null: dict[str, Any] = {}
-        with ExitStack() as stack:
+        memo = TextMemo() if self.memo is None else self.memo
+        with memo.over(self.pipe):
             if self.confines:
                 _check_guided(self.pipe, self.family, arguments, parameters)
                 if self.after == "null":
-                    stack.enter_context(TextMemo().over(self.pipe))
                     null = self._null_inputs(stock, arguments)
-            self._call = GuidedCall(self, _images(arguments), null)
+            # Once sampling begins, all texts are encoded.
+            begun = memo.forget if self.memo is None else (lambda: None)
+            self._call = GuidedCall(self, _images(arguments), null, begun)
             try:
                 with self._call.attached():
                     return stock(**arguments)
@@ -117,11 +121,14 @@ class Gate:
         trial = {name: part[:] if isinstance(part, list) else part for name, part in trial.items()}
         trial["generator"] = _copied(arguments.get("generator"))
         shown = self.pipe._progress_bar_config if hasattr(self.pipe, "_progress_bar_config") else {}
-        devices = [self.pipe.device] if self.pipe.device.type == "cuda" else []
+        device = self.pipe._execution_device  # where noise is drawn, also when offloaded
         self.pipe._progress_bar_config = {**shown, "disable": True}
         try:
             with (
-                torch.random.fork_rng(devices=devices),
+                torch.random.fork_rng(
+                    devices=[] if device.type == "cpu" else [device.index or 0],
+                    device_type="cuda" if device.type == "cpu" else device.type,
+                ),
                 standing_in(denoiser, forward_slot(denoiser), forward),
             ):
                 stock(**trial)
@@ -180,8 +187,8 @@ def early_negative(
             ignore its negative prompt.
     """
     family = family_of(type(pipe))
-    if steps < 0:
-        raise ConfigError(f"steps = {steps} must be 0 or more")
+    if not isinstance(steps, int) or steps < 0:
+        raise ConfigError(f"steps = {steps!r} must be a whole number, 0 or more")
     if after not in ("off", "null", None):
         raise ConfigError(f"after = {after!r} must be 'off', 'null' or None")
     if not allow_distilled:
@@ -205,6 +212,10 @@ def gated(gate: Gate) -> Iterator[None]:
 
     @functools.wraps(stock.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self is not pipe:
+            raise ConfigError(
+                "this pipeline was made from one inside early_negative; make it outside"
+            )
         return gate.call(functools.partial(stock.__call__, self), *args, **kwargs)
 
     # Python looks `pipe(...)` up on the class: a subclass of the same name takes its place.
@@ -219,6 +230,12 @@ def gated(gate: Gate) -> Iterator[None]:
 class _Gated:
     """Marks the class of a pipeline that has a gate."""
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Leave the gate out of copies and pickles."""
+        make, (_, *rest), *state = super().__reduce_ex__(protocol)
+        stock = type(self).__mro__[type(self).__mro__.index(_Gated) + 1]
+        return make, (stock, *rest), *state
+
 
 def _check_guided(
     pipe: Pipeline,
@@ -227,7 +244,12 @@ def _check_guided(
     parameters: Mapping[str, inspect.Parameter],
 ) -> None:
     """Refuse a call that diffusers would answer without looking at the negative prompt."""
-    if not any(_is_negative(name) and arguments[name] is not None for name in arguments):
+    # Not negative_prompt_2 and the like alone: Stable Diffusion XL would put zeros in its place.
+    if not any(
+        (name == "negative_prompt" or name.startswith("negative_prompt_embeds"))
+        and value is not None
+        for name, value in arguments.items()
+    ):
         raise ConfigError(f"inside early_negative a negative prompt is needed; {remedy(family)}")
     if family.scale == "guider":
         if pipe.guider is None or not pipe.guider._enabled:
@@ -265,8 +287,12 @@ def _null_arguments(family: Family, arguments: Mapping[str, Any]) -> dict[str, A
         return {"negative_prompt": family.null}
     if prompt is None:
         # Not prompt_embeds_llama3, HiDream's, which has its layers first: it comes last by name.
-        embeds = [name for name in arguments if name.startswith(("pooled_prompt", "prompt_embeds"))]
-        count = len(arguments[min(embeds)])
+        embeds = [
+            name
+            for name, value in arguments.items()
+            if name.startswith(("pooled_prompt", "prompt_embeds")) and value is not None
+        ]
+        count = len(arguments[min(embeds)]) if embeds else 1
         return {"negative_prompt": [family.null] * count if count > 1 else family.null}
     return {"negative_prompt": [family.null] * len(prompt)}
 

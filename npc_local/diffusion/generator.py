@@ -69,6 +69,8 @@ class DiffusersGenerator:
             arguments["max_sequence_length"] = settings.max_sequence_length
         if family.embedded is not None and settings.guidance_scale is not None:
             arguments[family.embedded] = settings.guidance_scale
+        if ours := {"pipe", "late_cache"} & arguments.keys():
+            raise ConfigError(f"arguments: a pipeline call takes no {', '.join(ours)}")
         return PipelineGenerator(
             load(settings),
             true_cfg_scale=settings.true_cfg_scale,

@@ -19,6 +19,8 @@ from npc_local.errors import ConfigError
 if TYPE_CHECKING:
     from npc_local.diffusion.gate import Gate
 
+# Denoisers that a call stands before now; two pipelines may share one.
+_in_use: set[int] = set()
 # What a denoiser is asked anew in each step; all its other inputs are the same in every step.
 LIVE = frozenset({"hidden_states", "sample", "x", "timestep", "timesteps", "t", "timestep_r"})
 
@@ -37,6 +39,7 @@ class GuidedCall:
     gate: Gate
     images: int | None
     null: dict[str, Any]
+    begun: Callable[[], None]
     step: int = 0
     asked: int = 0
     conditional: Any = None
@@ -45,7 +48,11 @@ class GuidedCall:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Stand in for the denoiser's forward and listen to the scheduler's steps."""
+        """Stand in for the denoiser's forward and listen to the scheduler's steps.
+
+        Raises:
+            ConfigError: a call of another pipeline with the same denoiser is not over.
+        """
         pipe, family = self.gate.pipe, self.gate.family
         denoiser = denoiser_of(pipe)
         self.names = input_names(denoiser)
@@ -56,15 +63,29 @@ class GuidedCall:
         else:
             answer = self.answer_both
 
+        def forward(*args: Any, **inputs: Any) -> Any:
+            if self.step == self.asked == 0:
+                self.begun()
+            return answer(*args, **inputs)
+
         def step(*args: Any, **kwargs: Any) -> Any:
             self.end_step()
             return schedule(*args, **kwargs)
 
-        with (
-            standing_in(denoiser, forward_slot(denoiser), answer) as self.compute,
-            standing_in(pipe.scheduler, "step", step) as schedule,
-        ):
-            yield
+        if id(denoiser) in _in_use:
+            raise ConfigError(
+                "a pipeline that shares its denoiser with this one is in the middle of a call; "
+                "let it end first"
+            )
+        _in_use.add(id(denoiser))
+        try:
+            with (
+                standing_in(denoiser, forward_slot(denoiser), forward) as self.compute,
+                standing_in(pipe.scheduler, "step", step) as schedule,
+            ):
+                yield
+        finally:
+            _in_use.discard(id(denoiser))
 
     @property
     def late(self) -> bool:
@@ -74,20 +95,23 @@ class GuidedCall:
     def end_step(self) -> None:
         """Go on to the next step.
 
+        Where the pipeline itself stops guiding early (cfg_truncation, cfg_trunc_ratio), that holds.
+
         Raises:
-            ConfigError: the negative prediction of an early step was never asked for.
+            ConfigError: the negative prediction was not asked for in the first step.
         """
         gate = self.gate
-        if gate.confines and self.asked < 2 and (self.step == 0 or not self.late):
+        if gate.confines and self.step == 0 and self.asked < 2:
             raise ConfigError(
-                f"the pipeline ignored the negative prompt in denoising step {self.step}: it did "
-                f"not guide there; {remedy(gate.family)}"
+                "the pipeline ignored the negative prompt: it did not guide in its first denoising "
+                f"step; {remedy(gate.family)}"
             )
         self.step += 1
         self.asked = 0
         self.conditional = None
         if gate.on_step is not None:
-            gate.on_step(self.step, len(gate.pipe.scheduler.timesteps))
+            steps = getattr(gate.pipe, "num_timesteps", None)
+            gate.on_step(self.step, steps or len(gate.pipe.scheduler.timesteps))
         if gate.on_late is not None and self.step == gate.steps:
             gate.on_late()
 
@@ -103,12 +127,15 @@ class GuidedCall:
         """Answer one prediction of a family that asks for two in each step, conditional first.
 
         Replaying the conditional output p as the unconditional one makes n + s * (p - n), and
-        p + s * (p - n) too, equal to p bit for bit, whatever the scale s.
+        p + s * (p - n) too, equal to p bit for bit, whatever the scale s. (What a pipeline may do
+        to it afterwards, as with guidance_rescale, may round.)
         """
         self.asked += 1
         if self.asked == 1:
             self.conditional = self._first(args, inputs)
             return self.conditional
+        if self.asked > 2:
+            raise _another_pipeline()
         if not self.late:
             return self._computed(args, inputs)
         if self.gate.after == "null":
@@ -125,6 +152,8 @@ class GuidedCall:
             # Guidance is off in this step, or this is an extra call, as skip-layer guidance makes.
             self.asked = max(self.asked, 1)
             return self._computed(args, inputs)
+        if self.asked == 2:
+            raise _another_pipeline()
         self.asked = 2
         if not self.late:
             return self._computed(args, inputs, predictions=2)
@@ -133,7 +162,10 @@ class GuidedCall:
         family = self.gate.family
         half = slice(self.images) if family.conditional_first else slice(self.images, None)
         conditional = {
-            name: _rows(value, half, rows, family.batch_dims.get(name, 0))
+            # Lists have an element a row (Z-Image's); inside dicts, one an IP-Adapter.
+            name: value[half]
+            if isinstance(value, list)
+            else _rows(value, half, rows, family.batch_dims.get(name, 0))
             for name, value in self._named(args, inputs).items()
         }
         return _doubled(self._computed((), conditional))
@@ -167,6 +199,14 @@ class GuidedCall:
         """Return how many rows the denoiser is asked for: images, or twice as many."""
         named = self._named(args, inputs)
         return len(next(named[name] for name in self.names if name in LIVE and name in named))
+
+
+def _another_pipeline() -> ConfigError:
+    """Return the refusal of a call inside the call, by a pipeline that no gate stands before."""
+    return ConfigError(
+        "the denoiser was asked for more predictions than one step has: a pipeline that shares it "
+        "was called from inside this call; let this one end first"
+    )
 
 
 def remedy(family: Family) -> str:
@@ -203,8 +243,8 @@ def _rows(value: Any, half: slice, rows: int, dimension: int) -> Any:
         return value[(slice(None),) * dimension + (half,)]
     if isinstance(value, dict):
         return {key: _rows(part, half, rows, dimension) for key, part in value.items()}
-    if isinstance(value, list | tuple) and len(value) == rows:
-        return value[half]
+    if isinstance(value, list | tuple):
+        return [_rows(part, half, rows, dimension) for part in value]
     return value
 
 

@@ -8,9 +8,8 @@ how a negative is confined (`gate`), and where a pipeline comes from (`loading`)
 from __future__ import annotations
 
 import gc
-import hashlib
-import importlib.metadata
 import inspect
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from npc_local.diffusion.families import family_of, refuse_distilled
 from npc_local.diffusion.family import After, Family, Pipeline, denoiser_of
+from npc_local.diffusion.fingerprint import pipeline_fingerprint
 from npc_local.diffusion.gate import Gate, check_true_cfg_scale, gated
 from npc_local.diffusion.guided_call import FirstPrediction
 from npc_local.diffusion.memory import LADDER, is_out_of_memory
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 _MODEL_FAILS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
-_OURS = ("prompt", "negative_prompt", "generator", "latents", "num_images_per_prompt")
+# Arguments of a pipeline call that are set for each image, or that would change what comes back.
+_OURS = re.compile(
+    r"(negative_)?(pooled_)?prompt(_\d|_embeds.*|_attention_mask.*)?|generator|latents"
+    r"|num_images_per_prompt|output_type|return_dict|callback.*"
+)
 
 
 class PipelineGenerator:
@@ -39,6 +43,9 @@ class PipelineGenerator:
     "off", against the null prompt in every step when it is "null". Each image has a call of its
     own and noise of its own, drawn on the CPU from its seed, so that none depends on the company
     it is made in.
+
+    Encoded texts and first predictions are kept: whoever changes the pipeline (a LoRA, a scheduler)
+    makes a new `PipelineGenerator` of it.
 
     Attributes:
         pipe: the pipeline. It is called, never changed for good, unless memory runs out.
@@ -103,19 +110,9 @@ class PipelineGenerator:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the settings, the library versions and all weights in memory."""
-        import torch
-
-        digest = hashlib.sha256()
-        versions = [importlib.metadata.version(name) for name in ("torch", "diffusers")]
-        chosen = self._scale, self._steps, self._after, sorted(self._arguments.items())
-        digest.update(repr((self.family.name, chosen, versions, self.pipe.config)).encode())
-        for name, part in sorted(self.pipe.components.items()):
-            digest.update(f"{name}: {getattr(part, 'config', None)!r}".encode())
-            if isinstance(part, torch.nn.Module):
-                for key, tensor in part.state_dict().items():
-                    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                    digest.update(key.encode() + content.numpy().tobytes())
-        return digest.hexdigest()
+        cache = None if self._late_cache is None else self._late_cache()
+        chosen = self._scale, self._steps, self._after, sorted(self._arguments.items()), cache
+        return pipeline_fingerprint(self.pipe, chosen)
 
     def _render(self, shot: Shot) -> Render:
         """Make one image, or raise a GeneratorError that says why there is none."""
@@ -170,6 +167,7 @@ class PipelineGenerator:
             first=self._first_of(shot),
             on_step=self.on_step,
             on_late=self._enable_cache if self._late_cache is not None else None,
+            memo=self._memo,
         )
         arguments = {
             **self._arguments,
@@ -180,7 +178,6 @@ class PipelineGenerator:
         guides = shot.negative is not None or self._after == "null"
         scale = self.family.native_scale(self._scale) if guides else self.family.scale_off
         with ExitStack() as stack:
-            stack.enter_context(self._memo.over(pipe))
             if self.family.scale == "guider":
                 stack.enter_context(_guider_at(pipe, scale))
             else:
@@ -191,7 +188,13 @@ class PipelineGenerator:
                 arguments["negative_prompt"] = self.family.null
             stack.callback(self._disable_cache)
             stack.enter_context(gated(gate))
-            return pipe(**arguments).images[0], gate.forwards
+            result = pipe(**arguments)
+        if any(getattr(result, "nsfw_content_detected", None) or ()):
+            raise GeneratorError(
+                "the pipeline's safety checker blacked the image out; another seed may pass, or "
+                "load the pipeline without its safety_checker"
+            )
+        return result.images[0], gate.forwards
 
     def _enable_cache(self) -> None:
         if self._late_cache is not None:
@@ -211,7 +214,7 @@ class PipelineGenerator:
         encode = self.pipe.encode_prompt
         named = inspect.signature(encode).parameters
         given = {name: value for name, value in self._arguments.items() if name in named}
-        with torch.no_grad():
+        with torch.no_grad(), self._memo.over(self.pipe):
             return {"negative_prompt_embeds": encode(negative, **given)[0]}
 
     def _first_of(self, shot: Shot) -> FirstPrediction | None:
@@ -234,6 +237,10 @@ class PipelineGenerator:
         limit = self._arguments.get("max_sequence_length", self.family.reads)
         if limit is None:
             limit = _default(self.pipe, "max_sequence_length")
+        if tokenizer is None and getattr(self.pipe, "tokenizer", None) is not None:
+            # Stable Diffusion 3.5 without its T5: CLIP is all that reads.
+            tokenizer = self.pipe.tokenizer
+            limit = tokenizer.model_max_length
         if tokenizer is None or limit is None:
             return
         limit -= self.family.template_tokens
@@ -316,7 +323,7 @@ def _checked(family: Family, pipe: Pipeline, arguments: Mapping[str, Any]) -> di
     """Return call arguments, or refuse those that the pipeline does not take or that are ours."""
     takes = inspect.signature(type(pipe).__call__).parameters
     for name in arguments:
-        if name in _OURS:
+        if _OURS.fullmatch(name):
             raise ConfigError(f"argument {name!r} is set for each image; leave it out")
         if name == family.scale:
             raise ConfigError(f"argument {name!r}: give the scale as true_cfg_scale")
@@ -324,10 +331,9 @@ def _checked(family: Family, pipe: Pipeline, arguments: Mapping[str, Any]) -> di
             raise ConfigError(f"{type(pipe).__name__} takes no argument {name!r}")
     multiple = getattr(pipe, "vae_scale_factor", 8) * family.size_multiple
     for side in ("height", "width"):
-        if arguments.get(side) is not None and arguments[side] % multiple:
-            raise ConfigError(
-                f"{side} = {arguments[side]}: must be a multiple of {multiple} for this model"
-            )
+        size = arguments.get(side)
+        if size is not None and (not isinstance(size, int) or size % multiple):
+            raise ConfigError(f"{side} = {size!r}: must be a multiple of {multiple} for this model")
     return dict(arguments)
 
 

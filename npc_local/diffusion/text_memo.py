@@ -10,6 +10,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from npc_local.diffusion.family import Pipeline
@@ -18,10 +19,12 @@ from npc_local.diffusion.patching import forward_slot, standing_in
 if TYPE_CHECKING:
     from torch.nn import Module
 
-# Answers kept. FLUX.1-dev needs two a text (4 MB in bfloat16); an encoder whose every layer is
-# read, as Qwen-Image's, takes about 20 MB for a text of 100 tokens.
-_KEPT = 16
+# What is kept, on the encoder's device. FLUX.1-dev needs 4 MB a text in bfloat16; an encoder whose
+# every layer is read, as Qwen-Image's, 27 MB for 134 tokens, HunyuanImage's 215 MB for its 1,034.
+_LIMIT = 512 * 2**20  # bytes
 _LARGEST_INPUT = 65536  # elements; more is an image, not a text
+# What language models return beside their hidden states, large and read by no pipeline.
+_DROPPED = frozenset({"logits", "past_key_values", "attentions", "rope_deltas"})
 
 
 class TextMemo:
@@ -29,7 +32,7 @@ class TextMemo:
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._answers: OrderedDict[Hashable, Any] = OrderedDict()
+        self._answers: OrderedDict[Hashable, _Answer] = OrderedDict()
 
     @contextmanager
     def over(self, pipe: Pipeline) -> Iterator[None]:
@@ -50,20 +53,54 @@ class TextMemo:
             key = _key(args, inputs)
             if key is None:
                 return compute(*args, **inputs)
-            return self._answer((id(encoder), key), lambda: compute(*args, **inputs))
+            return self._answer(encoder, key, lambda: compute(*args, **inputs))
 
         with standing_in(encoder, forward_slot(encoder), forward) as compute:
             yield
 
-    def _answer(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+    def _answer(self, encoder: Module, inputs: Hashable, compute: Callable[[], Any]) -> Any:
         """Return a copy, which a pipeline may change in place."""
-        if key in self._answers:
-            self._answers.move_to_end(key)
-        else:
-            self._answers[key] = compute()
-            while len(self._answers) > _KEPT:
+        key = id(encoder), inputs
+        if key not in self._answers:
+            output = _lean(compute())
+            self._answers[key] = _Answer(encoder, output, _bytes(output))
+            while len(self._answers) > 1 and self._held() > _LIMIT:
                 self._answers.popitem(last=False)
-        return copy.deepcopy(self._answers[key])
+        self._answers.move_to_end(key)
+        return copy.deepcopy(self._answers[key].output)
+
+    def forget(self) -> None:
+        """Remember nothing any more."""
+        self._answers.clear()
+
+    def _held(self) -> int:
+        return sum(answer.size for answer in self._answers.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What an encoder answered, in so many bytes; the encoder is held so that its id stays its."""
+
+    encoder: Module
+    output: Any
+    size: int
+
+
+def _lean(output: Any) -> Any:
+    """Return a model's output without what no pipeline reads."""
+    if not isinstance(output, dict):
+        return output
+    return type(output)(**{name: part for name, part in output.items() if name not in _DROPPED})
+
+
+def _bytes(value: Any) -> int:
+    """Return the size of all tensors in a model's output."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    parts = value.values() if isinstance(value, dict) else value
+    return sum(map(_bytes, parts)) if isinstance(value, dict | list | tuple) else 0
 
 
 def _key(args: tuple[Any, ...], inputs: dict[str, Any]) -> Hashable | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from npc_local.diffusion.families import REFUSED
+from npc_local.diffusion.families import REFUSED, distilled_name, family_of
 from npc_local.diffusion.family import Pipeline
 from npc_local.diffusion.gate import check_true_cfg_scale, early_negative
 from npc_local.errors import ConfigError
-from tests.diffusion.families.case import NEGATIVES, PROMPTS, N
+from tests.diffusion.families.case import NEGATIVES, PROMPTS, N, generators
 from tests.diffusion.families.flux import CASE, LENGTH
 
 
@@ -134,6 +135,52 @@ def test_survives_offload_hooks_that_the_pipeline_renews(pipe: Pipeline) -> None
     assert torch.equal(second, expected)
 
 
+def test_a_pipeline_that_shares_the_denoiser_cannot_be_called_inside(pipe: Pipeline) -> None:
+    """It would be answered for the outer call's step, and both images spoilt in silence."""
+    twin = type(pipe)(**{**pipe.components, "scheduler": copy.deepcopy(pipe.scheduler)})
+    twin.set_progress_bar_config(disable=True)
+
+    def call_twin(pipe: Pipeline, *_: Any) -> dict[str, Any]:
+        sample(twin)
+        return {}
+
+    with early_negative(pipe, 2):
+        expected = sample(pipe)
+        with pytest.raises(ConfigError, match="more predictions than one step has"):
+            sample(pipe, callback_on_step_end=call_twin)
+        with early_negative(twin, 2), pytest.raises(ConfigError, match="in the middle of a call"):
+            sample(pipe, callback_on_step_end=call_twin)
+        assert torch.equal(sample(pipe), expected)
+
+
+def test_copies_made_inside_have_no_gate(pipe: Pipeline) -> None:
+    stock = sample(pipe)
+    with early_negative(pipe, 2) as gate:
+        twin = copy.deepcopy(pipe)
+        assert torch.equal(sample(twin), stock)
+        assert gate.forwards == 0
+        with pytest.raises(ConfigError, match="made from one inside early_negative"):
+            sample(type(pipe)(**pipe.components))
+    with early_negative(twin, 2) as gate:
+        sample(twin)
+    assert gate.forwards == N + 2
+
+
+def test_a_call_that_stock_refuses_is_refused_alike(pipe: Pipeline) -> None:
+    with early_negative(pipe, 2, "null"):
+        with pytest.raises(TypeError, match="multiple values for argument 'prompt'"):
+            pipe("two cats", prompt="a clock", negative_prompt="red", true_cfg_scale=2.0)
+        with pytest.raises(ValueError, match="Provide either `prompt`"):
+            pipe(negative_prompt="red", true_cfg_scale=2.0)
+
+
+def test_several_images_a_prompt(pipe: Pipeline) -> None:
+    four = {"num_images_per_prompt": 2, "generator": generators(4)}
+    with early_negative(pipe, N):
+        gated = sample(pipe, 2, **four)
+    assert torch.equal(gated, sample(pipe, 2, **(four | {"generator": generators(4)})))
+
+
 @pytest.mark.parametrize(
     "prepare",
     [
@@ -227,7 +274,11 @@ def test_a_long_negative_is_cut_as_the_pipeline_cuts_it(pipe: Pipeline) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"steps": -1}, "0 or more"), ({"after": "later"}, "'off', 'null'")],
+    [
+        ({"steps": -1}, "0 or more"),
+        ({"steps": 2.5}, "a whole number"),
+        ({"after": "later"}, "'off', 'null'"),
+    ],
 )
 def test_arguments_out_of_range_are_refused(
     pipe: Pipeline, arguments: dict[str, Any], message: str
@@ -279,6 +330,12 @@ def lcm(pipe: Pipeline) -> None:
             lambda pipe: pipe.register_to_config(_name_or_path="models/FLUX.1-turbo-alpha"),
             "it is called 'FLUX.1-turbo-alpha'",
         ),
+        (
+            lambda pipe: pipe.register_to_config(
+                _name_or_path="hub/models--org--FLUX.1-schnell/snapshots/0a1b2c"
+            ),
+            "it is called 'models--org--FLUX.1-schnell'",
+        ),
     ],
 )
 def test_distilled_checkpoints_are_refused_unless_told_otherwise(
@@ -294,11 +351,30 @@ def test_distilled_checkpoints_are_refused_unless_told_otherwise(
         pass
 
 
+DISTILLED = """FLUX.1-dev-turbo FLUX.1-schnell Hyper-SDXL-8steps-lora Hyper-SD15 sdxl-flash
+Chroma1-Flash stable-diffusion-xl-lightning-4step dreamshaperXL_v21TurboDPMSDE dmd2_sdxl_4step
+realvisxlV40_v40LightningBakedvae Z-Image-Turbo HunyuanImage-2.1-Distilled-Diffusers lcm-lora-sdxl
+FLUX.1-Turbo-Alpha Qwen-Image-Lightning-8steps-V1.0 flux1-schnell-Q8_0.gguf"""
+NOT_DISTILLED = """FLUX.1-dev undistilled flux-dev-de-distill not-distilled hyper-realistic-lora
+chroma-unlocked-v37-detail-calibrated stable-diffusion-3.5-large flux-50-steps turbine flashlight"""
+
+
+@pytest.mark.parametrize("name", DISTILLED.split())
+def test_names_of_distilled_checkpoints(name: str) -> None:
+    assert distilled_name(family_of("FluxPipeline"), name)
+
+
+@pytest.mark.parametrize("name", [*NOT_DISTILLED.split(), "HiDream-I1-Dev"])
+def test_names_of_other_checkpoints(name: str) -> None:
+    assert distilled_name(family_of("FluxPipeline"), name) is None
+
+
+@pytest.mark.parametrize("name", ["HiDream-I1-Dev", "hidream_i1_dev", "HiDream-I1-Fast"])
+def test_names_that_mean_distilled_in_one_family_only(name: str) -> None:
+    assert distilled_name(family_of("HiDreamImagePipeline"), name)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.0, float("nan")])
 def test_a_scale_that_ignores_the_negative_is_refused(scale: float) -> None:
     with pytest.raises(ConfigError, match="greater than 1"):
         check_true_cfg_scale(scale)
-
-
-def test_a_scale_above_one_is_accepted() -> None:
-    check_true_cfg_scale(1.01)

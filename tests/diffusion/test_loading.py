@@ -745,7 +745,7 @@ def test_settings_of_a_pipeline_itself_are_no_components(copied: Path, entry: ob
     [
         ({"arguments": {"eta_": 1}}, "takes no argument 'eta_'"),
         ({"arguments": {"prompt": "x"}}, "argument 'prompt' is set for each image"),
-        ({"arguments": {"guidance_scale": 3.0}}, "give the scale as true_cfg_scale"),
+        ({"arguments": {"pipe": 3.0}}, "a pipeline call takes no pipe"),
         ({"guidance_scale": 3.5}, "guidance_scale: Stable Diffusion XL takes none"),
         ({"max_sequence_length": 77}, "takes no argument 'max_sequence_length'"),
     ],

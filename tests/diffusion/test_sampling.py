@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import torch
 
 import npc_local
+from npc_local.diffusion import text_memo
 from npc_local.diffusion.families import FAMILIES
 from npc_local.diffusion.family import Pipeline
 from npc_local.diffusion.gate import early_negative
 from npc_local.diffusion.sampling import PipelineGenerator
-from npc_local.errors import ConfigError, PromptError
+from npc_local.errors import ConfigError, GeneratorError, PromptError
 from npc_local.records import Shot
-from tests.diffusion.families import sd3
+from tests.diffusion.families import longcat, sd3, sdxl
 from tests.diffusion.families.case import NEGATIVES, PROMPTS, N
 
 PROMPT, NEGATIVE = PROMPTS[0], NEGATIVES[0]
@@ -53,6 +55,10 @@ def test_every_family_has_a_scale_that_guides() -> None:
         ({"hight": 64}, "FluxPipeline takes no argument 'hight'"),
         ({"generator": None}, "set for each image"),
         ({"negative_prompt": "fog"}, "set for each image"),
+        ({"negative_prompt_2": "fog"}, "set for each image"),
+        ({"prompt_embeds": None}, "set for each image"),
+        ({"return_dict": False}, "set for each image"),
+        ({"height": "64"}, "height = '64': must be a multiple of 4"),
         ({"height": 33}, "height = 33: must be a multiple of 4"),
     ],
 )
@@ -124,7 +130,7 @@ def test_the_pipeline_is_given_back_as_it_was(pipe: Pipeline) -> None:
 
 
 def test_correct_takes_a_pipeline_or_a_generator(pipe: Pipeline) -> None:
-    with pytest.raises(ConfigError, match="either a pipeline or a generator"):
+    with pytest.raises(ConfigError, match="either a pipeline or an npc_local generator"):
         npc_local.correct(PROMPT, pipeline=pipe, generator=PipelineGenerator(pipe))
     with pytest.raises(TypeError, match="with a pipeline only: height"):
         npc_local.correct(PROMPT, height=64)
@@ -143,3 +149,105 @@ def test_skip_layer_guidance_of_sd3_is_no_ignored_negative(after: Any) -> None:
     assert not torch.equal(stock, sd3.CASE.sample(pipe, [PROMPT], negative_prompt=[NEGATIVE]))
     with early_negative(pipe, N, after):
         assert torch.equal(sd3.CASE.sample(pipe, [PROMPT], **arguments), stock)
+
+
+def test_negative_prompt_2_alone_is_refused_before_any_work() -> None:
+    """Stable Diffusion XL would guide against zeros in its place, in silence."""
+    pipe = sdxl.build()
+    pipe.set_progress_bar_config(disable=True)
+    with early_negative(pipe, 2), pytest.raises(ConfigError, match="a negative prompt is needed"):
+        sdxl.CASE.sample(pipe, [PROMPT], negative_prompt_2=[NEGATIVE])
+
+
+@pytest.mark.parametrize("adapters", [1, 2])
+def test_ip_adapters_keep_their_images(adapters: int) -> None:
+    """Their embeddings are lists of an adapter each, with the batch inside."""
+    pipe = sdxl.build()
+    pipe.set_progress_bar_config(disable=True)
+    give_ip_adapters(pipe, adapters)
+    draw = torch.Generator().manual_seed(0)
+    embeds = [torch.randn(2, 1, 8, generator=draw) for _ in range(adapters)]
+    arguments = {"negative_prompt": [NEGATIVE], "ip_adapter_image_embeds": embeds}
+    with early_negative(pipe, 0, "off"):
+        gated = sdxl.CASE.sample(pipe, [PROMPT], **arguments)
+    positive = {"ip_adapter_image_embeds": [both[1:] for both in embeds], "guidance_scale": 1.0}
+    assert torch.equal(gated, sdxl.CASE.sample(pipe, [PROMPT], **positive))
+
+
+def give_ip_adapters(pipe: Pipeline, count: int) -> None:
+    """Put random IP-Adapters for image embeddings of 8 numbers into a tiny Stable Diffusion XL."""
+    width, states = pipe.unet.config.cross_attention_dim, []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        keys = [name for name in pipe.unet.attn_processors if name.endswith("attn2.processor")]
+        states.append(
+            {
+                "image_proj": {
+                    "proj.weight": torch.randn(4 * width, 8),
+                    "proj.bias": torch.randn(4 * width),
+                    "norm.weight": torch.ones(width),
+                    "norm.bias": torch.zeros(width),
+                },
+                "ip_adapter": {
+                    f"{2 * place + 1}.to_{part}_ip.weight": torch.randn(
+                        pipe.unet.get_submodule(name.removesuffix(".processor")).to_k.out_features,
+                        width,
+                    )
+                    for place, name in enumerate(keys)
+                    for part in ("k", "v")
+                },
+            }
+        )
+    pipe.unet._load_ip_adapter_weights(states)
+
+
+def test_a_picture_that_a_safety_checker_blacked_out_is_named(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = type(pipe).__call__
+
+    def flagged(self: Pipeline, *args: Any, **options: Any) -> Any:
+        result = stock(self, *args, **options)
+        result.nsfw_content_detected = [True]
+        return result
+
+    functools.update_wrapper(flagged, stock)
+    monkeypatch.setattr(type(pipe), "__call__", flagged)
+    with pytest.raises(GeneratorError, match="safety checker blacked the image out"):
+        made(pipe)
+
+
+def test_without_its_t5_stable_diffusion_3_reads_as_much_as_clip() -> None:
+    pipe = sd3.build()
+    pipe.set_progress_bar_config(disable=True)
+    pipe.register_modules(tokenizer_3=None, text_encoder_3=None)
+    generator = PipelineGenerator(pipe, num_inference_steps=2, height=32, width=32)
+    with pytest.raises(PromptError, match="the generator reads 77"):
+        generator.generate([Shot("cat " * 80, NEGATIVE, 1)])
+
+
+def test_the_memo_keeps_no_more_than_its_limit(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_memo, "_LIMIT", 5000)
+    generator = PipelineGenerator(pipe, **ARGUMENTS)
+    generator.generate([Shot(f"{word} cat", NEGATIVE, 1) for word in ("one", "two", "three")])
+    kept = generator._memo._answers
+    assert 1 <= len(kept) < 8
+    assert sum(answer.size for answer in kept.values()) <= 5000
+
+
+def test_what_no_pipeline_reads_is_not_kept() -> None:
+    """The logits and key-value cache of a language model are larger than all that is read."""
+    pipe = longcat.build()
+    pipe.set_progress_bar_config(disable=True)
+    longcat.shorten(pipe)
+    fields = {name: longcat.CASE.arguments[name] for name in ("height", "width")}
+    generator = PipelineGenerator(pipe, num_inference_steps=1, negative_steps=1, **fields)
+    generator.generate([Shot(PROMPT, NEGATIVE, 1)])
+    answers = [answer.output for answer in generator._memo._answers.values()]
+    assert answers
+    for output in answers:
+        assert output.logits is None
+        assert output.past_key_values is None
+        assert output.hidden_states
