@@ -135,7 +135,7 @@ class Gate:
         except _NullFound:
             return found
         except ValueError as error:
-            if arguments.get("prompt") is not None or self.null is not None:
+            if self.null is not None or not any("prompt_embeds" in name for name in arguments):
                 raise
             raise ConfigError(
                 f"the prompt is given as embeddings, and {type(self.pipe).__name__} then takes no "
@@ -232,9 +232,9 @@ class _Gated:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Leave the gate out of copies and pickles."""
-        make, (_, *rest), *state = super().__reduce_ex__(protocol)
+        reduced: tuple[Any, ...] = tuple(super().__reduce_ex__(protocol))
         stock = type(self).__mro__[type(self).__mro__.index(_Gated) + 1]
-        return make, (stock, *rest), *state
+        return reduced[0], (stock, *reduced[1][1:]), *reduced[2:]
 
 
 def _check_guided(

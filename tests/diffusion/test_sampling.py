@@ -231,7 +231,7 @@ def test_the_memo_keeps_no_more_than_its_limit(
 ) -> None:
     monkeypatch.setattr(text_memo, "_LIMIT", 5000)
     generator = PipelineGenerator(pipe, **ARGUMENTS)
-    generator.generate([Shot(f"{word} cat", NEGATIVE, 1) for word in ("one", "two", "three")])
+    generator.generate([Shot(f"{word} clocks", NEGATIVE, 1) for word in ("one", "two", "three")])
     kept = generator._memo._answers
     assert 1 <= len(kept) < 8
     assert sum(answer.size for answer in kept.values()) <= 5000
