@@ -218,12 +218,14 @@ def _transformer(model: Model, device: str, dtype: str) -> Any:
     import torch
 
     classes: Any = diffusers  # whose constructors carry no types
+    # Outside the device context: modules that are imported inside it make their constants there.
+    transformer = classes.FluxTransformer2DModel
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, dtype))
     try:
         with torch.random.fork_rng(enabled=device != "meta"), torch.device(device):
             torch.manual_seed(0)
-            return classes.FluxTransformer2DModel(**model.config).eval()
+            return transformer(**model.config).eval()
     finally:
         torch.set_default_dtype(before)
 
