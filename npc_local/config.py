@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
@@ -22,6 +22,7 @@ from npc_local.errors import ConfigError
 from npc_local.settings import (
     BackendSettings,
     CacheSettings,
+    ChatBackendSettings,
     EncoderSettings,
     GeneratorSettings,
     LoraSettings,
@@ -29,6 +30,7 @@ from npc_local.settings import (
     QuantizationSettings,
     ScriptedBackendSettings,
     Section,
+    ServerSettings,
     ShapesBackendSettings,
     listed,
 )
@@ -51,6 +53,10 @@ class ResolvedProfile:
     verifier: str
     captioner: str
     proposer: str
+    strictness: Literal["strict", "normal", "lenient"]
+    votes: int
+    proposals: Literal["caption", "prompt-only", "targeted-only", "untargeted-only"]
+    gpu: Literal["resident", "phased"]
     backends: Mapping[str, BackendSettings]
 
 
@@ -85,6 +91,10 @@ class Config(Section):
             verifier=chosen.verifier,
             captioner=chosen.captioner,
             proposer=chosen.proposer,
+            strictness=chosen.strictness,
+            votes=chosen.votes,
+            proposals=chosen.proposals,
+            gpu=chosen.gpu,
             backends={agent: self.backends[agent] for agent in agents},
         )
 
@@ -105,7 +115,9 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     document = _read(path)
     overridden = {_override(document, assignment) for assignment in overrides}
     try:
-        config = Config.model_validate(document, context=path.resolve().parent)
+        # Nobody keeps models inside an installed package: its file's paths start where one is.
+        beside = Path.cwd() if path == _PACKAGE / "models.toml" else path.resolve().parent
+        config = Config.model_validate(document, context=beside)
     except ValidationError as error:
         faults = [_fault(detail) for detail in error.errors(include_url=False)]
     else:
@@ -199,12 +211,15 @@ _TABLES: dict[str, type[Section]] = {
     "encoders": EncoderSettings,
     "shapes": ShapesBackendSettings,
     "scripted": ScriptedBackendSettings,
+    "vllm": ChatBackendSettings,
+    "openai": ChatBackendSettings,
 }
-# Tables inside a generator.
+# Tables inside a generator or a backend.
 _PARTS: dict[str, type[Section]] = {
     "quantization": QuantizationSettings,
     "loras": LoraSettings,
     "cache": CacheSettings,
+    "server": ServerSettings,
 }
 
 
@@ -215,7 +230,7 @@ def _fault(detail: ErrorDetails) -> tuple[str, str]:
     if len(where) > 2:
         # Inside a backend, pydantic puts the value of `kind` between its name and the key.
         table = _TABLES[where.pop(2) if where[0] == "backends" else where[0]]
-    if len(where) > 3 and where[0] == "generators":
+    if len(where) > 3:
         table = _PARTS.get(where[2], table)
     key, kind = ".".join(where), detail["type"]
     if kind == "extra_forbidden":

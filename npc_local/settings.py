@@ -160,7 +160,64 @@ class ScriptedBackendSettings(Section):
     replies: LocalPath
 
 
-BackendSettings = ShapesBackendSettings | ScriptedBackendSettings
+class ServerSettings(Section):
+    """`[backends.NAME.server]`: a vLLM server that is started for the run and stopped with it.
+
+    `python` is the interpreter of the environment that has vLLM (it pins its own torch); left out,
+    the one that runs npc-local. `arguments` are further flags of the server, which runs in /: paths
+    in them are absolute. `environment` are further variables; everything else of the user's is kept
+    from it. Times are in seconds.
+    """
+
+    model: LocalPath
+    python: LocalPath | None = None
+    gpu_memory_utilization: float = Field(default=0.35, gt=0, le=1)
+    max_model_len: int = Field(default=8192, ge=512)
+    dtype: str = "auto"
+    arguments: list[str] = []
+    environment: dict[str, str] = {}
+    start_timeout: float = Field(default=600, gt=0)
+    restarts: int = Field(default=1, ge=0)
+    sleep: bool = False
+
+
+class ChatBackendSettings(Section):
+    """`[backends.NAME]` with kind = "vllm" or "openai": a model behind OpenAI's chat protocol.
+
+    Either `base_url` (a server that runs already, its address ending in /v1) or, for vLLM,
+    `server`. `model` is the name that it is served by. `timeout` bounds one answer in seconds of
+    wall clock, retries included. Images are shrunk to at most `max_pixels`. The key of an API is
+    read from the environment variable that `api_key_env` names, never from this file.
+    `image_factor` is the side in pixels of one visual token: 28 for Qwen2-VL and Qwen2.5-VL, 32 for
+    Qwen3-VL. An address beyond this machine needs kind = "openai" and `allow_network = true`.
+    """
+
+    kind: Literal["vllm", "openai"]
+    model: str = Field(min_length=1)
+    base_url: str | None = None
+    server: ServerSettings | None = None
+    api_key_env: str | None = None
+    allow_network: bool = False
+    timeout: float = Field(default=120, gt=0)
+    retries: int = Field(default=3, ge=0)
+    temperature: float = Field(default=0, ge=0, le=2)
+    max_pixels: int = Field(default=1_310_720, ge=4096)
+    image_factor: Literal[28, 32] = 28
+    extra_body: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ChatBackendSettings:
+        if self.kind == "openai" and self.server is not None:
+            raise ValueError('server goes with kind = "vllm"')
+        if (self.base_url is None) == (self.server is None):
+            alternative = " or a server" if self.kind == "vllm" else ""
+            raise ValueError(f"needs a base_url{alternative}, and not both")
+        if self.allow_network and self.kind != "openai":
+            raise ValueError('allow_network goes with kind = "openai"')
+        return self
+
+
+BackendSettings = ShapesBackendSettings | ScriptedBackendSettings | ChatBackendSettings
 
 
 class EncoderSettings(Section):
@@ -183,7 +240,11 @@ class ProfileSettings(Section):
     captioner: str
     proposer: str
     encoder: str
-    candidates: int = Field(default=5, ge=1)
+    candidates: int = Field(default=5, ge=1, le=50)
+    strictness: Literal["strict", "normal", "lenient"] = "normal"
+    votes: int = Field(default=1, ge=1, le=15)
+    proposals: Literal["caption", "prompt-only", "targeted-only", "untargeted-only"] = "caption"
+    gpu: Literal["resident", "phased"] = "resident"
     description: str = ""
 
 
