@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from PIL.Image import Image
 
-Role = Literal["verify", "caption", "propose"]
+Role = Literal["checklist", "verify", "caption", "propose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class Request:
     """One question to an agent.
 
     `fields` are the values behind `user`, so that a deterministic backend need not parse prose.
-    `schema` is the JSON schema that the reply's data must satisfy.
+    `schema` is the JSON schema that the reply's data must satisfy. `sampling` names temperature,
+    seed and max_tokens; requests that differ in the seed alone ask for another opinion.
     """
 
     role: Role
@@ -32,12 +33,32 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """One question to a server and what came of it, for the record of a reply.
+
+    `outcome` is "ok" or what was wrong, `body` the whole answer as it came, `seconds` how long it
+    took, backoff not included.
+    """
+
+    outcome: str
+    seed: int
+    temperature: float
+    seconds: float
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer: parsed data, the raw text it came from, token counts where there are any."""
+    """One answer: parsed data, the raw text it came from, token counts where there are any.
+
+    `usage` sums all `attempts`: those that led nowhere cost tokens too. The last one is this reply.
+    """
 
     data: Mapping[str, Any]
     raw: str
     usage: Mapping[str, int] = field(default_factory=dict)
+    finish_reason: str | None = None
+    attempts: tuple[Exchange, ...] = ()
 
 
 class Backend(Protocol):
