@@ -22,8 +22,11 @@ from npc_local.records import (
     Attempt,
     Candidate,
     Caption,
+    Checklist,
     Correction,
     Negative,
+    Proposal,
+    Rejected,
     Render,
     Shot,
     Status,
@@ -31,20 +34,21 @@ from npc_local.records import (
 )
 from npc_local.salience.base import Scorer
 
-StepName = Literal["generate", "verify", "caption", "propose", "rank"]
-StepValue = Render | Verdict | Caption | tuple[Negative, ...] | tuple[Candidate, ...]
+StepName = Literal["checklist", "generate", "verify", "caption", "propose", "rank"]
+StepValue = Checklist | Render | Verdict | Caption | Proposal | tuple[Candidate, ...]
 T = TypeVar("T", bound=StepValue)
 
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Who plays: the generator, the three agents, and the scorer that ranks."""
+    """Who plays: the generator, the three agents, and the scorer that ranks; and by which rules."""
 
     generator: Generator
     verifier: Backend
     captioner: Backend
     proposer: Backend
     scorer: Scorer
+    rules: roles.Rules = field(default_factory=roles.Rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,20 @@ def ignore(event: Begin | Step) -> None:
 
 
 async def correct(
-    prompt: str, cast: Cast, *, seed: int, candidates: int = 5, watch: Watch = ignore
+    prompt: str,
+    cast: Cast,
+    *,
+    seed: int,
+    candidates: int = 5,
+    checklist: Checklist | None = None,
+    watch: Watch = ignore,
 ) -> Correction:
     """Look for an image that matches `prompt`, with at most `candidates` negative prompts.
 
-    `prompt` has passed `prompts.check_prompt`. `watch` is told when each step begins and ends, in
-    the event loop's thread; an exception it raises ends the search.
+    `prompt` has passed `prompts.check_prompt`. `checklist` says what its images are checked for,
+    where that is known already, from a benchmark's metadata for example; None asks the verifier,
+    before the first image. `watch` is told when each step begins and ends, in the event loop's
+    thread; an exception it raises ends the search.
 
     An `NpcError` on the way gives status "error" with everything judged so far and no answer. An
     image whose verification failed has no verdict and is in no attempt: it went to `watch`, as the
@@ -87,7 +99,7 @@ async def correct(
     dropped.
     """
     begun = perf_counter()
-    search = _Search(prompt, cast, seed, candidates, watch)
+    search = _Search(prompt, cast, seed, candidates, watch, checklist)
     status: Status
     answer: Attempt | None
     failure: NpcError | None = None
@@ -108,6 +120,8 @@ async def correct(
         seconds=perf_counter() - begun,
         error=None if failure is None else str(failure),
         exit_code=None if failure is None else failure.exit_code,
+        checklist=search.checklist,
+        rejected=search.rejected,
     )
 
 
@@ -120,41 +134,50 @@ class _Search:
     seed: int
     count: int
     watch: Watch
+    checklist: Checklist | None = None
     original: Attempt | None = None
     caption: Caption | None = None
+    rejected: tuple[Rejected, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     attempts: list[Attempt] = field(default_factory=list)
     forwards: int = 0
 
     async def run(self) -> tuple[Status, Attempt]:
         """Return how the search ended, and with which image."""
-        for agent in (self.cast.verifier, self.cast.proposer):
-            agent.accepts(self.prompt)
+        cast, prompt = self.cast, self.prompt
+        for agent in (cast.verifier, cast.proposer):
+            agent.accepts(prompt)
 
-        # 1. Generate and verify. Nothing else runs for an image that is right at once.
-        original = self.original = await self._attempt(None, index=0)
+        # 1. What must hold, from the words alone; generate and verify. Nothing else runs for an
+        # image that is right at once.
+        if self.checklist is None:
+            self.checklist = await self._step(
+                "checklist", 0, roles.checklist(cast.verifier, prompt)
+            )
+        original = self.original = await self._attempt(None, self.checklist, index=0)
         if original.verdict.correct:
             return "already-correct", original
 
         # 2. Describe what came out; 3. propose what to steer away from, knowing why it failed.
-        image, reason = original.render.image, original.verdict.reason
-        self.caption = caption = await self._step(
-            "caption", 0, roles.describe(self.cast.captioner, image)
-        )
-        negatives = await self._step(
+        image, reason, mode = original.render.image, original.verdict.reason, cast.rules.proposals
+        if mode != "prompt-only":
+            self.caption = await self._step("caption", 0, roles.describe(cast.captioner, image))
+        proposal = await self._step(
             "propose",
             0,
-            roles.propose(self.cast.proposer, self.prompt, caption, reason, self.count),
+            roles.propose(cast.proposer, prompt, self.caption, reason, self.count, mode),
         )
-        if not negatives:
+        self.rejected = proposal.rejected
+        if not proposal.negatives:
             return "best-effort", original
 
         # 4. Rank by salience, in text space: no image is made.
-        self.candidates = await self._step("rank", 0, asyncio.to_thread(self._rank, negatives))
+        ranking = asyncio.to_thread(self._rank, proposal.negatives)
+        self.candidates = await self._step("rank", 0, ranking)
 
         # 5. Regenerate in rank order, with the same seed, up to the first correct image.
         for index, candidate in enumerate(self.candidates, start=1):
-            attempt = await self._attempt(candidate, index)
+            attempt = await self._attempt(candidate, self.checklist, index)
             self.attempts.append(attempt)
             if attempt.verdict.correct:
                 return "corrected", attempt
@@ -163,13 +186,17 @@ class _Search:
         judged = [original, *self.attempts]
         return "best-effort", max(judged, key=lambda attempt: attempt.verdict.score)
 
-    async def _attempt(self, candidate: Candidate | None, index: int) -> Attempt:
+    async def _attempt(
+        self, candidate: Candidate | None, checklist: Checklist, index: int
+    ) -> Attempt:
         """Make one image and have it judged."""
         # The generator blocks: in a thread of its own it leaves the agents cancellable.
         render = await self._step("generate", index, asyncio.to_thread(self._generate, candidate))
         self.forwards += render.forwards
         verdict = await self._step(
-            "verify", index, roles.verify(self.cast.verifier, self.prompt, render.image)
+            "verify",
+            index,
+            roles.verify(self.cast.verifier, self.prompt, checklist, render.image, self.cast.rules),
         )
         return Attempt(candidate, render, verdict)
 

@@ -11,6 +11,7 @@ from typing import Literal
 from PIL.Image import Image
 
 Kind = Literal["targeted", "untargeted"]
+ClaimKind = Literal["object", "count", "colour", "relation", "size", "style", "other"]
 Status = Literal["already-correct", "corrected", "best-effort", "error"]
 
 
@@ -20,31 +21,73 @@ class Claim:
 
     text: str
     holds: bool
+    kind: ClaimKind = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One checkable statement that the prompt makes, before anyone has looked at an image."""
+
+    text: str
+    kind: ClaimKind = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Checklist:
+    """All that the images of a prompt are checked for; the same for every attempt."""
+
+    demands: tuple[Demand, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verifier's judgement of one image. `score` is in [0, 1]; `reason` is empty if correct."""
+    """The judgement of one image, computed from the answers to the checklist.
+
+    `score` is the share of claims that hold; `model_score` is what the verifier itself said, in
+    [0, 1]. `reason` is empty if correct.
+    """
 
     correct: bool
     score: float
     reason: str
     claims: tuple[Claim, ...] = ()
+    model_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """The captioner's 90-160 words about one image."""
+    """The captioner's 90-160 words about one image. `flags` say what to be wary of."""
 
     text: str
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """A negative prompt. Targeted: names the error. Untargeted: incidental content of the image."""
+    """A negative prompt. Targeted: names the error. Untargeted: incidental content of the image.
+
+    `fallback` marks one from the fixed list that stands in when a proposer has too few.
+    """
 
     text: str
     kind: Kind
+    fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A proposal that cannot be used, as it was written, and why."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The negative prompts to try, and what was proposed but cannot be used."""
+
+    negatives: tuple[Negative, ...]
+    rejected: tuple[Rejected, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +151,5 @@ class Correction:
     seconds: float
     error: str | None = None
     exit_code: int | None = None
+    checklist: Checklist | None = None
+    rejected: tuple[Rejected, ...] = ()

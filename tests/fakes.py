@@ -53,9 +53,22 @@ class FakeScorer:
         return [self.scores.get(negative, 0.0) for negative in negatives]
 
 
+_CLAIMS = 10
+
+
+def checklist(*texts: str, kind: str = "object") -> dict:
+    """Return a verifier's reply to a prompt."""
+    return {"claims": [{"text": text, "kind": kind} for text in texts]}
+
+
 def verdict(correct: bool = False, score: float = 0.5, reason: str = "one circle") -> dict:
-    """Return a verifier's reply."""
-    return {"correct": correct, "score": score, "reason": "" if correct else reason, "claims": []}
+    """Return a verifier's reply to an image, for `CHECKLIST`: a share of `score` claims holds.
+
+    Those of the highest numbers hold, so that the first one fails.
+    """
+    fail = 0 if correct else max(1, _CLAIMS - round(score * _CLAIMS))
+    answers = {f"c{number}": number > fail for number in range(1, _CLAIMS + 1)}
+    return answers | {"score": score, "reason": "" if correct else reason}
 
 
 def proposal(*texts: str) -> dict:
@@ -63,6 +76,7 @@ def proposal(*texts: str) -> dict:
     return {"negatives": [{"text": text, "kind": "untargeted"} for text in texts]}
 
 
-CAPTION = {"caption": "One red circle on sand, under a grey sky."}
+CHECKLIST = checklist(*(f"claim {number}" for number in range(1, _CLAIMS + 1)))
+CAPTION = {"caption": "One red circle on sand, under a grey sky." + " Nothing else is there." * 20}
 RIGHT = verdict(correct=True, score=1.0)
 FAILURE = {"error": "server on fire"}

@@ -1,23 +1,26 @@
 """Serves the three agent roles for the shapes world from the exact detector, deterministically.
 
-The verifier checks the prompt's claims against the picture, the captioner describes the picture,
-and the proposer turns reason and caption, both words only, into negative prompts.
+The verifier reads claims from the prompt and checks them against the picture, the captioner
+describes the picture, and the proposer turns reason and caption, both words only, into negative
+prompts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from PIL.Image import Image
 
 from npc_local.backends.base import Reply, Request
 from npc_local.errors import BackendError, PromptError
+from npc_local.records import Kind
 from npc_local.shapes.scene import BACKGROUNDS, COLORS, SHAPES
 
-_VERSION = "3"
+_VERSION = "4"
 
 
 class ShapesBackend:
@@ -31,11 +34,15 @@ class ShapesBackend:
 
         Raises:
             PromptError: the prompt has a word outside the shapes world.
-            BackendError: the request lacks the image it is about, or its caption is not ours.
+            BackendError: the request lacks the image it is about, or its claims or caption are
+                not ours.
         """
-        data = {"verify": self._verify, "caption": self._caption, "propose": self._propose}[
-            request.role
-        ](request)
+        data = {
+            "checklist": self._checklist,
+            "verify": self._verify,
+            "caption": self._caption,
+            "propose": self._propose,
+        }[request.role](request)
         return Reply(data=data, raw=json.dumps(data))
 
     def accepts(self, prompt: str) -> None:
@@ -55,18 +62,31 @@ class ShapesBackend:
     async def aclose(self) -> None:
         """Nothing to release."""
 
+    def _checklist(self, request: Request) -> Mapping[str, Any]:
+        from npc_local.shapes.claims import demands
+        from npc_local.shapes.wording import read
+
+        claims = demands(read(request.fields["prompt"]))
+        return {"claims": [{"text": text, "kind": kind} for text, kind in claims]}
+
     def _verify(self, request: Request) -> Mapping[str, Any]:
-        from npc_local.shapes.claims import check
+        from npc_local.shapes.claims import Finding, check
         from npc_local.shapes.detect import detect
         from npc_local.shapes.wording import read
 
-        findings = check(read(request.fields["prompt"]), detect(self._image(request)))
-        kept = sum(finding.holds for finding in findings)
-        return {
-            "claims": [{"text": finding.claim, "holds": finding.holds} for finding in findings],
-            "reason": "; ".join(finding.wrong for finding in findings if not finding.holds),
-            "correct": kept == len(findings),
-            "score": kept / len(findings),
+        # Two claims may read alike ('red circle on the left', one larger, one smaller): in order.
+        found: dict[str, list[Finding]] = defaultdict(list)
+        for finding in check(read(request.fields["prompt"]), detect(self._image(request))):
+            found[finding.claim].append(finding)
+        answers: dict[str, Finding] = {}
+        for key, text in request.fields["claims"].items():
+            if not found[text]:
+                raise BackendError(f"backend {self.name}: verify: cannot check the claim {text!r}")
+            answers[key] = found[text].pop(0) if len(found[text]) > 1 else found[text][0]
+        kept = sum(finding.holds for finding in answers.values())
+        return {key: finding.holds for key, finding in answers.items()} | {
+            "reason": "; ".join(f.wrong for f in answers.values() if not f.holds),
+            "score": kept / len(answers),
         }
 
     def _caption(self, request: Request) -> Mapping[str, Any]:
@@ -77,19 +97,29 @@ class ShapesBackend:
 
     def _propose(self, request: Request) -> Mapping[str, Any]:
         from npc_local.shapes.caption import read_caption
-        from npc_local.shapes.propose import propose
+        from npc_local.shapes.propose import foresee, propose
         from npc_local.shapes.wording import read
 
-        wanted = read(request.fields["prompt"])
+        fields = request.fields
+        if "rejected" in fields:  # all that there is to say was said the first time
+            return {"negatives": []}
+        wanted = read(fields["prompt"])
+        if "caption" not in fields:
+            return self._negatives(foresee(wanted), fields)
         try:
-            seen = read_caption(request.fields["caption"])
+            seen = read_caption(fields["caption"])
         except PromptError as error:
             raise BackendError(
                 f"backend {self.name}: propose: reads only captions of a shapes captioner; "
                 "in models.toml, give captioner and proposer the same backend"
             ) from error
-        negatives = propose(wanted, seen, request.fields["reason"])
-        return {"negatives": [{"text": text, "kind": kind} for text, kind in negatives]}
+        return self._negatives(propose(wanted, seen, fields["reason"]), fields)
+
+    def _negatives(
+        self, proposed: Iterable[tuple[str, Kind]], fields: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        asked = [(text, kind) for text, kind in proposed if kind in fields["kinds"]]
+        return {"negatives": [{"text": text, "kind": kind} for text, kind in asked]}
 
     def _image(self, request: Request) -> Image:
         if not request.images:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 # scikit-image, which the detector needs, does not work without SciPy.
 from scipy.optimize import linear_sum_assignment
 
-from npc_local.shapes.scene import CANVAS, Group, Scene, Thing, groups_of
+from npc_local.records import ClaimKind
+from npc_local.shapes.scene import CANVAS, Background, Group, Scene, Thing, groups_of
 from npc_local.shapes.wording import Reading, listing, number_word, phrase, place_phrase, plural
 
 _MIDDLE = 4.0  # pixels to each side of the middle that are neither left nor right
@@ -29,6 +30,7 @@ class Finding:
     claim: str
     holds: bool
     wrong: str = ""
+    kind: ClaimKind = "other"
 
 
 def check(reading: Reading, scene: Scene) -> tuple[Finding, ...]:
@@ -53,6 +55,12 @@ def check(reading: Reading, scene: Scene) -> tuple[Finding, ...]:
     if groups:
         findings.append(_nothing_else(groups, scene))
     return (*findings, *_background(reading, scene))
+
+
+def demands(reading: Reading) -> tuple[tuple[str, ClaimKind], ...]:
+    """Name every claim of a prompt with its kind, in the order of `check`: of no scene."""
+    empty = Scene((), Background("white", "plain"))
+    return tuple((finding.claim, finding.kind) for finding in check(reading, empty))
 
 
 def matches(group: Group, thing: Thing) -> bool:
@@ -124,7 +132,7 @@ def _number(shape: str, groups: Groups, scene: Scene) -> Finding:
     wanted = sum(group.count for group in groups if group.shape == shape)
     found = sum(thing.shape == shape for thing in scene.things)
     claim = phrase(Group(shape, wanted), "one")
-    return Finding(claim, found == wanted, _expected(claim, found))
+    return Finding(claim, found == wanted, _expected(claim, found), "count")
 
 
 def _color(group: Group, groups: Groups, scene: Scene) -> Finding:
@@ -137,7 +145,8 @@ def _color(group: Group, groups: Groups, scene: Scene) -> Finding:
     others = [f"{number_word(count)} {color}" for color, count in sorted(colors.items())]
     # Where other colours are asked for as well, naming them here would mislead.
     instead = f" but {listing(others)}" if others and len(namesakes) == 1 else ""
-    return Finding(claim, least <= found <= least + open_, _expected(claim, found, instead))
+    holds = least <= found <= least + open_
+    return Finding(claim, holds, _expected(claim, found, instead), "colour")
 
 
 def _name(group: Group, groups: Groups) -> str:
@@ -154,7 +163,7 @@ def _place(group: Group, groups: Groups, share: list[Thing]) -> Finding:
     name, place = _name(group, groups), place_phrase(str(group.region))
     wrong = f"the {name} should be {place}" if share else _missing(group, f"{name} {place}")
     holds = bool(share) and all(in_region(str(group.region), thing) for thing in share)
-    return Finding(f"{name} {place}", holds, wrong)
+    return Finding(f"{name} {place}", holds, wrong, "relation")
 
 
 def _missing(group: Group, what: str) -> str:
@@ -165,12 +174,13 @@ def _size(group: Group, groups: Groups, shares: Shares) -> Finding:
     name, share = _name(group, groups), shares[group]
     claim = f"{group.size} {name}"
     if not share:
-        return Finding(claim, False, _missing(group, claim))
+        return Finding(claim, False, _missing(group, claim), "size")
     rivals = [other for other in groups if other.size and other.size != group.size]
     others = [thing for rival in rivals for thing in shares[rival]]
     if rivals and not others:
         be = "is" if group.count == 1 else "are"
-        return Finding(claim, False, f"there is nothing that the {name} {be} {group.size} than")
+        wrong = f"there is nothing that the {name} {be} {group.size} than"
+        return Finding(claim, False, wrong, "size")
     if rivals:
         big, small = (share, others) if group.size == "larger" else (others, share)
         least, most = min(thing.radius for thing in big), max(thing.radius for thing in small)
@@ -178,7 +188,7 @@ def _size(group: Group, groups: Groups, shares: Shares) -> Finding:
     else:
         word = {"larger": "large", "smaller": "small"}[str(group.size)]
         holds = all(thing.size == word for thing in share)
-    return Finding(claim, holds, f"the {name} should be {group.size}")
+    return Finding(claim, holds, f"the {name} should be {group.size}", "size")
 
 
 def _nothing_else(groups: Groups, scene: Scene) -> Finding:

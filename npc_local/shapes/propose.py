@@ -15,7 +15,7 @@ from dataclasses import replace
 from npc_local.errors import PromptError
 from npc_local.phrases import MAX_WORDS
 from npc_local.records import Kind
-from npc_local.shapes.scene import COLORS, Background, Group
+from npc_local.shapes.scene import COLORS, PATTERNS, SHAPES, Background, Group
 from npc_local.shapes.wording import (
     NOUNS,
     Reading,
@@ -64,6 +64,33 @@ def propose(wanted: Reading, seen: Reading, reason: str) -> list[tuple[str, Kind
         for text in texts:
             chosen.setdefault(text, kind)
     return [(text, kind) for text, kind in chosen.items() if not _asked_for(text, wanted)]
+
+
+def foresee(wanted: Reading) -> list[tuple[str, Kind]]:
+    """Return candidates from the prompt alone, for when nothing is known of the picture.
+
+    Targeted: each group one too few, one too many, in another colour. Untargeted: the patterns and
+    shapes that a picture may have and the prompt does not name.
+    """
+    targeted: list[str] = []
+    untargeted: list[str] = []
+    for group in wanted.groups:
+        bare = replace(group, region=None, size=None)
+        counts = [count for count in (group.count + 1, group.count - 1) if count]
+        targeted += [phrase(replace(bare, count=count)) for count in counts]
+        others = [color for color in COLORS if color != group.color] if group.color else []
+        targeted += [phrase(replace(bare, color=color)) for color in others[:1]]
+    if wanted.background[1] is None:
+        untargeted += [f"a {pattern} background" for pattern in PATTERNS[1:]]
+    named = {group.shape for group in wanted.groups}
+    untargeted += [phrase(Group(shape, 1)) for shape in SHAPES if shape not in named]
+    ordered: list[tuple[str, Kind]] = [
+        *((text, "targeted") for text in targeted[:3]),
+        *((text, "untargeted") for text in untargeted[:2]),
+        *((text, "targeted") for text in targeted[3:]),
+        *((text, "untargeted") for text in untargeted[2:]),
+    ]
+    return [(text, kind) for text, kind in dict(ordered).items() if not _asked_for(text, wanted)]
 
 
 def _extra(wanted: Reading, seen: Reading) -> Iterator[str]:

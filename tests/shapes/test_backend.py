@@ -10,28 +10,35 @@ from npc_local import roles
 from npc_local.backends import open_backend
 from npc_local.backends.base import Request
 from npc_local.errors import BackendError, PromptError
-from npc_local.records import Caption, Claim
+from npc_local.records import Caption, Checklist, Claim, Demand
 from npc_local.settings import ShapesBackendSettings
 from npc_local.shapes.backend import ShapesBackend
+from npc_local.shapes.claims import check, demands
+from npc_local.shapes.detect import detect
 from npc_local.shapes.draw import draw
 from npc_local.shapes.prompts import sample_records
 from npc_local.shapes.scene import Background, Scene, sample_scene
-from npc_local.shapes.wording import vocabulary
+from npc_local.shapes.wording import read, vocabulary
 from tests.shapes.test_claims import scene, thing
 
 AGENT = ShapesBackend("shapes")
 
 
 def verify(prompt, picture):
-    return asyncio.run(roles.verify(AGENT, prompt, picture))
+    async def judge():
+        claims = await roles.checklist(AGENT, prompt)
+        return await roles.verify(AGENT, prompt, claims, picture)
+
+    return asyncio.run(judge())
 
 
 def describe(picture):
     return asyncio.run(roles.describe(AGENT, picture))
 
 
-def propose(prompt, caption, reason="expected one star, found none", count=5):
-    return asyncio.run(roles.propose(AGENT, prompt, caption, reason, count))
+def propose(prompt, caption, reason="expected one star, found none", count=5, mode="caption"):
+    work = roles.propose(AGENT, prompt, caption, reason, count, mode)
+    return asyncio.run(work).negatives
 
 
 WRONG = draw(
@@ -55,7 +62,11 @@ def test_a_wrong_picture():
     assert not verdict.correct
     assert verdict.score == 0.0
     assert verdict.reason == "expected two circles, found three; an extra green star"
-    assert verdict.claims == (Claim("two circles", False), Claim("nothing else", False))
+    assert verdict.claims == (
+        Claim("two circles", False, "count"),
+        Claim("nothing else", False, "other"),
+    )
+    assert verdict.model_score == verdict.score
 
 
 def test_the_score_is_the_share_of_claims_that_hold():
@@ -123,9 +134,80 @@ def test_another_captioner_s_words_are_not_the_prompt_s_fault():
         propose("two circles", Caption("Three circles, seen by someone else."))
 
 
+def test_the_checklist_is_of_the_prompt_alone():
+    prompt = "one larger red circle on the left and two stars on a striped pink background"
+    found = asyncio.run(roles.checklist(AGENT, prompt))
+    assert [(demand.text, demand.kind) for demand in found.demands] == [
+        ("one circle", "count"),
+        ("one red circle", "colour"),
+        ("circle on the left", "relation"),
+        ("larger circle", "size"),
+        ("two stars", "count"),
+        ("nothing else", "other"),
+        ("pink background", "other"),
+        ("striped background", "other"),
+    ]
+
+
+def test_the_checklist_and_the_findings_are_the_same_claims():
+    rng = random.Random(1)
+    for record in sample_records(5, seed=2):
+        seen = sample_scene(rng.choice(sample_records(1, seed=rng.random())).groups, rng)
+        reading = read(record.prompt)
+        found = [(finding.claim, finding.kind) for finding in check(reading, seen)]
+        assert found == list(demands(reading))
+
+
+def test_claims_that_read_alike_are_kept_apart():
+    prompt = "a larger red circle on the left and a smaller red circle on the left"
+    verdict = verify(prompt, WRONG)
+    truth = [finding.holds for finding in check(read(prompt), detect(WRONG))]
+    assert [claim.holds for claim in verdict.claims] == truth
+    assert len({claim.text for claim in verdict.claims}) < len(verdict.claims)
+
+
+def test_some_of_its_claims_may_be_asked_for():
+    known = Checklist((Demand("two circles", "count"),))
+    verdict = asyncio.run(roles.verify(AGENT, "two circles", known, WRONG))
+    assert verdict.claims == (Claim("two circles", False, "count"),)
+    assert verdict.reason == "expected two circles, found three"
+
+
+def test_claims_of_others_are_not_guessed_at():
+    known = Checklist((Demand("the circles look happy"),))
+    with pytest.raises(BackendError, match="verify: cannot check the claim 'the circles look"):
+        asyncio.run(roles.verify(AGENT, "two circles", known, WRONG))
+
+
+@pytest.mark.parametrize("kind", ["targeted", "untargeted"])
+def test_one_kind_of_candidates(kind):
+    prompt = "a photo of two red circles"
+    both = propose(prompt, describe(WRONG), count=20)
+    only = propose(prompt, describe(WRONG), count=20, mode=f"{kind}-only")
+    assert only == tuple(negative for negative in both if negative.kind == kind) != ()
+
+
+def test_candidates_from_the_prompt_alone():
+    found = propose("two red circles and a star", None, "", mode="prompt-only")
+    assert [(negative.text, negative.kind) for negative in found] == [
+        ("three red circles", "targeted"),
+        ("a red circle", "targeted"),
+        ("two yellow circles", "targeted"),
+        ("a striped background", "untargeted"),
+        ("a dotted background", "untargeted"),
+    ]
+
+
+def test_nothing_is_made_up_where_it_has_too_few():
+    picture = draw(Scene((), Background("mint", "striped")))
+    found = asyncio.run(roles.propose(AGENT, "a star", describe(picture), "no star", 5))
+    assert [negative.fallback for negative in found.negatives] == [False]
+    assert found.rejected == ()
+
+
 @pytest.mark.parametrize("role", ["verify", "caption"])
 def test_a_missing_image(role):
-    request = Request(role, {"prompt": "a star"}, system="", user="", schema={})
+    request = Request(role, {"prompt": "a star", "claims": {}}, system="", user="", schema={})
     with pytest.raises(BackendError, match=f"{role}: needs an image"):
         asyncio.run(AGENT.complete(request))
 
