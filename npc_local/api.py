@@ -18,7 +18,7 @@ from npc_local.errors import ConfigError
 from npc_local.loop import Watch, ignore
 from npc_local.loop import correct as run_loop
 from npc_local.prompts import check_prompt
-from npc_local.records import Correction
+from npc_local.records import Checklist, Correction
 from npc_local.salience.base import Scorer
 
 
@@ -29,6 +29,7 @@ async def acorrect(
     config: Config | Path | str | None = None,
     seed: int = 0,
     candidates: int | None = None,
+    checklist: Checklist | None = None,
     pipeline: Pipeline | None = None,
     generator: Generator | None = None,
     scorer: Scorer | None = None,
@@ -38,6 +39,8 @@ async def acorrect(
     """Look for an image that matches `prompt`.
 
     The models are loaded anew on each call; pass a `generator` and a `scorer` to keep yours.
+    Libraries are told not to use the network; to have every attempt of this program refused, call
+    this inside `with npc_local.offline.guard():`, which holds for all threads.
 
     Args:
         prompt: what the image should show.
@@ -45,6 +48,7 @@ async def acorrect(
         config: a loaded configuration or the path of a models.toml; None finds one.
         seed: fixes the noise of every image made.
         candidates: negative prompts to try at most; None takes the profile's number.
+        checklist: what the images are checked for; None has the verifier derive it from the prompt.
         pipeline: a diffusers pipeline of yours that makes the images in place of the profile's
             generator.
         generator: makes the images in place of the profile's generator.
@@ -67,6 +71,8 @@ async def acorrect(
         raise ConfigError(f"seed: found {seed}; must be from 0 to 2**63 - 1")
     if candidates is not None and candidates < 1:
         raise ConfigError(f"candidates: found {candidates}; must be at least 1")
+    if checklist is not None and not checklist.demands:
+        raise ConfigError("checklist: empty; an image that nothing is asked of cannot be judged")
     if pipeline is not None:
         if generator is not None:
             raise ConfigError(
@@ -81,7 +87,9 @@ async def acorrect(
     chosen = config.profile(profile)
     async with open_cast(chosen, generator=generator, scorer=scorer) as cast:
         count = chosen.candidates if candidates is None else candidates
-        return await run_loop(prompt, cast, seed=seed, candidates=count, watch=watch)
+        return await run_loop(
+            prompt, cast, seed=seed, candidates=count, checklist=checklist, watch=watch
+        )
 
 
 def correct(
@@ -91,6 +99,7 @@ def correct(
     config: Config | Path | str | None = None,
     seed: int = 0,
     candidates: int | None = None,
+    checklist: Checklist | None = None,
     pipeline: Pipeline | None = None,
     generator: Generator | None = None,
     scorer: Scorer | None = None,
@@ -118,6 +127,7 @@ def correct(
             config=config,
             seed=seed,
             candidates=candidates,
+            checklist=checklist,
             pipeline=pipeline,
             generator=generator,
             scorer=scorer,

@@ -30,7 +30,11 @@ INTERRUPTED = 130
 # Commands with a module of their own, which names them as the key does and imports little.
 _ELSEWHERE = {
     "bench": "npc_local.bench.command",
+    "caption": "npc_local.single",
+    "doctor": "npc_local.doctor.command",
     "models": "npc_local.report.models_page",
+    "propose": "npc_local.single",
+    "verify": "npc_local.single",
 }
 
 
@@ -49,9 +53,15 @@ class _Commands(click.Group):
         return super().get_command(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; its errors become a message and an exit code."""
+        """Run a command inside the egress guard; its errors become a message and an exit code."""
+        from npc_local.offline import guard
+
         try:
-            return super().invoke(ctx)
+            with guard():
+                try:
+                    return super().invoke(ctx)
+                finally:
+                    _tell_blocked()
         except NpcError as error:
             from npc_local.display import plain
 
@@ -60,6 +70,19 @@ class _Commands(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _tell_blocked() -> None:
+    """Name on standard error what the egress guard refused, each attempt once."""
+    from npc_local.egress import report
+
+    blocked = report()["blocked"]
+    if blocked:
+        from npc_local.display import plain
+
+        lines = [f"blocked: {one['what']} {one['to']}, from {one['from'][0]}" for one in blocked]
+        for line in dict.fromkeys(lines):
+            click.echo(plain(line), err=True)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -181,11 +204,13 @@ class _Job:
 async def _correct_all(prompts: Sequence[str], job: _Job) -> int:
     """Correct one prompt after the other; return the exit code of the first that failed, or 0."""
     import threading
+    from contextlib import AsyncExitStack
 
     from npc_local.cast import open_cast
     from npc_local.diffusion.generator import DiffusersGenerator
     from npc_local.errors import GeneratorError
     from npc_local.rundir import RunDir, folder_name
+    from npc_local.turns import TurnGenerator
 
     over = threading.Event()
 
@@ -196,8 +221,16 @@ async def _correct_all(prompts: Sequence[str], job: _Job) -> int:
         job.display.progress(done, total)
 
     code = 0
-    async with open_cast(job.profile) as cast:
-        if isinstance(cast.generator, DiffusersGenerator):
+    logs = job.directory / "logs"
+    backends = job.profile.backends.items()
+    servers = [name for name, entry in backends if getattr(entry, "server", None) is not None]
+    if servers:
+        job.display.waiting(f"getting the server of {', '.join(servers)} ready (log: {logs})")
+    async with AsyncExitStack() as stack:
+        stack.callback(job.display.stop)  # also when a server does not start
+        cast = await stack.enter_async_context(open_cast(job.profile, logs=logs))
+        job.display.stop()
+        if isinstance(cast.generator, DiffusersGenerator | TurnGenerator):
             cast.generator.on_step = on_step
         try:
             for number, prompt in enumerate(prompts, start=1):

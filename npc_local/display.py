@@ -22,9 +22,18 @@ from rich.text import Text
 
 from npc_local.loop import Begin, Step, StepName
 from npc_local.prompts import is_control
-from npc_local.records import Candidate, Caption, Correction, Render, Verdict
+from npc_local.records import (
+    Candidate,
+    Caption,
+    Checklist,
+    Correction,
+    Proposal,
+    Render,
+    Verdict,
+)
 
 _DOING: dict[StepName, str] = {
+    "checklist": "reading what the prompt claims",
     "generate": "making {image}",
     "verify": "judging {image}",
     "caption": "describing {image}",
@@ -88,6 +97,11 @@ class Display:
         self._say(Text.assemble("\n", (count, "dim"), (plain(prompt), "bold")))
         self._say(Text(f"seed {seed}", style="dim"))
 
+    def waiting(self, what: str) -> None:
+        """Show what is waited for, until `stop` or the first step."""
+        self._say(Text(what, style="dim"))
+        self._spin(what)
+
     def __call__(self, event: Begin | Step) -> None:
         """Show that a step begins, or what it made."""
         if isinstance(event, Begin):
@@ -98,16 +112,16 @@ class Display:
             return
         self.stop()
         line = Table.grid(padding=(0, 2), expand=False)
-        line.add_column(width=8)
+        line.add_column(width=9)
         line.add_column(width=8, justify="right")
         line.add_column(overflow="fold")
         line.add_row(event.name, Text(f"{event.seconds:.2f} s", style="dim"), _said(event))
         self._say(Padding(line, (0, 0, 0, 2)))
         match event.value:
             case Verdict() as verdict:
-                self._say(Padding(_claims(verdict), (0, 0, 0, 22)))
-            case tuple() as texts:
-                self._candidates = tuple(text for text in texts if isinstance(text, Candidate))
+                self._say(Padding(_claims(verdict), (0, 0, 0, 23)))
+            case tuple() as candidates:
+                self._candidates = candidates
                 self._say(Padding(_ranking(self._candidates), (0, 0, 0, 4)))
 
     def progress(self, done: int, total: int) -> None:
@@ -182,10 +196,24 @@ def _said(step: Step) -> Text:
                 f"  {plain(verdict.reason)}",
             )
         case Caption() as caption:
-            return Text(plain(caption.text), style="dim")
-        case texts:
-            count = f"{len(texts)} negative prompt{'' if len(texts) == 1 else 's'}"
-            return Text("by salience" if step.name == "rank" else count, style="dim")
+            said = Text(plain(caption.text), style="dim")
+            for flag in caption.flags:
+                said.append(f"\n! {plain(flag)}", style="yellow")
+            return said
+        case Checklist(demands=demands):
+            return Text(_counted(len(demands), "claim"), style="dim")
+        case Proposal() as proposal:
+            made = _counted(len(proposal.negatives), "negative prompt")
+            stopgaps = sum(negative.fallback for negative in proposal.negatives)
+            notes = [f"{stopgaps} from the fallback list"] if stopgaps else []
+            notes += [f"{len(proposal.rejected)} rejected"] if proposal.rejected else []
+            return Text(", ".join([made, *notes]), style="dim")
+        case _:
+            return Text("by salience", style="dim")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _claims(verdict: Verdict) -> Text:

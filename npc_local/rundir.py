@@ -24,11 +24,20 @@ from typing import Any
 from PIL.Image import Image
 from pydantic import TypeAdapter
 
-from npc_local import __version__
+from npc_local import __version__, egress
 from npc_local.config import ResolvedProfile
 from npc_local.errors import StorageError
 from npc_local.loop import Begin, Step
-from npc_local.records import Attempt, Candidate, Caption, Correction, Render, Verdict
+from npc_local.records import (
+    Attempt,
+    Candidate,
+    Caption,
+    Checklist,
+    Correction,
+    Proposal,
+    Render,
+    Verdict,
+)
 from npc_local.report.sheet import sheet
 
 ANSWER = "image.png"
@@ -89,6 +98,8 @@ class RunDir:
         self._renders: dict[int, Render] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._caption: Caption | None = None
+        self._checklist: Checklist | None = None
+        self._proposal = Proposal(())
         self._candidates: tuple[Candidate, ...] = ()
 
     def __call__(self, event: Begin | Step) -> None:
@@ -105,9 +116,12 @@ class RunDir:
                 self._verdicts[index] = verdict
             case Step(value=Caption() as caption):
                 self._caption = caption
-            case Step(value=tuple() as texts):
-                # Negatives come by twice, the second time as ranked candidates.
-                self._candidates = tuple(text for text in texts if isinstance(text, Candidate))
+            case Step(value=Checklist() as checklist):
+                self._checklist = checklist
+            case Step(value=Proposal() as proposal):
+                self._proposal = proposal
+            case Step(value=tuple() as candidates):
+                self._candidates = candidates
 
     def broken_off(self, error: str, exit_code: int) -> Correction:
         """Return what there is of a run that the loop itself could not finish."""
@@ -125,6 +139,8 @@ class RunDir:
             seconds=time.perf_counter() - self._begun,
             error=error,
             exit_code=exit_code,
+            checklist=self._checklist,
+            rejected=self._proposal.rejected,
         )
 
     def finish(self, correction: Correction) -> Correction:
@@ -154,6 +170,7 @@ class RunDir:
                 "diffusers": importlib.metadata.version("diffusers"),
                 "transformers": importlib.metadata.version("transformers"),
             },
+            "network": egress.report(),
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         # What of a path is no UTF-8 (a lone surrogate in Python) becomes a JSON escape.
@@ -175,15 +192,28 @@ class RunDir:
             "image": None if answer is None else str(self.path / ANSWER),
             # There even when it could not be judged.
             "original": str(original) if original.exists() else None,
+            "checklist": [
+                {"claim": demand.text, "kind": demand.kind}
+                for demand in (() if correction.checklist is None else correction.checklist.demands)
+            ],
+            "original_verdict": (
+                None if correction.original is None else verdict_data(correction.original.verdict)
+            ),
             "original_fallbacks": (
                 [] if correction.original is None else list(correction.original.render.fallbacks)
             ),
             "caption": None if correction.caption is None else correction.caption.text,
+            "flags": [] if correction.caption is None else list(correction.caption.flags),
+            "rejected": [
+                {"negative": refusal.text, "reason": refusal.reason}
+                for refusal in correction.rejected
+            ],
             "candidates": [
                 {
                     "negative": candidate.negative.text,
                     "kind": candidate.negative.kind,
                     "score": candidate.score,
+                    "fallback": candidate.negative.fallback,
                 }
                 for candidate in correction.candidates
             ],
@@ -191,9 +221,7 @@ class RunDir:
                 {
                     "negative": _negative(attempt),
                     "image": str(self.path / _image_name(index)),
-                    "correct": attempt.verdict.correct,
-                    "score": attempt.verdict.score,
-                    "reason": attempt.verdict.reason,
+                    **verdict_data(attempt.verdict),
                     "fallbacks": list(attempt.render.fallbacks),
                 }
                 for index, attempt in enumerate(correction.attempts, start=1)
@@ -211,6 +239,20 @@ class RunDir:
             Attempt(self._candidates[index - 1] if index else None, self._renders[index], verdict)
             for index, verdict in sorted(self._verdicts.items())
         ]
+
+
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as plain data, with the answer to each claim."""
+    return {
+        "correct": verdict.correct,
+        "score": verdict.score,
+        "model_score": verdict.model_score,
+        "reason": verdict.reason,
+        "claims": [
+            {"claim": claim.text, "kind": claim.kind, "holds": claim.holds}
+            for claim in verdict.claims
+        ],
+    }
 
 
 def _failed(correction: Correction, error: StorageError) -> Correction:

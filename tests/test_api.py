@@ -13,7 +13,8 @@ from npc_local.backends.scripted import ScriptedBackend
 from npc_local.cast import open_cast
 from npc_local.config import load_config
 from npc_local.errors import BackendError, ConfigError, ModelFilesError, PromptError
-from tests.fakes import CAPTION, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
+from npc_local.records import Checklist, Claim, Demand
+from tests.fakes import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 
 CONFIG = """\
 default_profile = "replay"
@@ -52,7 +53,7 @@ def config(tmp_path):
     """A configuration whose agents are scripted and whose models do not exist."""
     path = tmp_path / "models.toml"
     path.write_text(CONFIG)
-    judge = {"verify": [verdict(), verdict(), RIGHT]}
+    judge = {"checklist": [CHECKLIST], "verify": [verdict(), verdict(), RIGHT]}
     writer = {"caption": [CAPTION], "propose": [proposal("sand", "sky", "sea")]}
     (tmp_path / "judge.json").write_text(json.dumps(judge))
     (tmp_path / "writer.json").write_text(json.dumps(writer))
@@ -75,7 +76,7 @@ def opened(monkeypatch):
         async def aclose(self):
             self.calls.append("close")
 
-    def open_noting(name, settings):
+    def open_noting(name, settings, *, log, sees):
         backend = Noting.from_file(name, settings.replies)
         backend.calls = []
         backends.append(backend)
@@ -110,6 +111,40 @@ def test_candidates_override_the_profile(config):
     assert len(correction.attempts) == 1
 
 
+def test_claims_known_beforehand_are_checked_instead_of_the_verifier_s(config):
+    right = {"c1": True, "reason": "", "score": 1.0}
+    (config.parent / "judge.json").write_text(json.dumps({"verify": [right]}))
+    correction = npc_local.correct(
+        "two red circles",
+        config=config,
+        checklist=Checklist((Demand("two circles", "count"),)),
+        generator=FakeGenerator(),
+        scorer=FakeScorer(),
+    )
+    assert correction.status == "already-correct"
+    assert correction.answer.verdict.claims == (Claim("two circles", True, "count"),)
+
+
+def test_the_profile_s_rules_hold(config):
+    settings = [
+        f"profiles.replay.{setting}"
+        for setting in ("strictness=strict", "votes=2", "proposals=prompt-only")
+    ]
+    doubted = RIGHT | {"score": 0.5}
+    judge = {"checklist": [CHECKLIST], "verify": [RIGHT, doubted, RIGHT, RIGHT]}
+    writer = {"propose": [proposal("sand", "sky")]}
+    (config.parent / "judge.json").write_text(json.dumps(judge))
+    (config.parent / "writer.json").write_text(json.dumps(writer))
+    correction = npc_local.correct(
+        "two red circles",
+        config=load_config(config, settings),
+        generator=FakeGenerator(),
+        scorer=FakeScorer(),
+    )
+    assert correction.original.verdict.model_score == 0.75
+    assert (correction.status, correction.caption) == ("corrected", None)
+
+
 def test_each_backend_is_opened_once_checked_before_and_closed_after(config, opened):
     async def scenario():
         profile = load_config(config).profile()
@@ -127,14 +162,14 @@ def test_a_backend_that_cannot_serve_stops_before_any_work(config, opened):
     generator = FakeGenerator()
     with pytest.raises(BackendError, match="not reachable"):
         npc_local.correct("x", config=config, generator=generator, scorer=FakeScorer())
-    assert [backend.calls for backend in opened.backends] == [["check", "close"]]
+    assert [backend.calls for backend in opened.backends] == [["check", "close"], ["close"]]
     assert generator.shots == []
 
 
-def test_missing_model_files_stop_it_and_close_the_backends(config, opened):
+def test_missing_model_files_stop_it_before_any_server_starts(config, opened):
     with pytest.raises(ModelFilesError, match="nowhere"):
         npc_local.correct("x", config=config)
-    assert [backend.calls[-1] for backend in opened.backends] == ["close", "close"]
+    assert opened.backends == []
 
 
 @pytest.mark.parametrize(
@@ -143,6 +178,7 @@ def test_missing_model_files_stop_it_and_close_the_backends(config, opened):
         ({"seed": -1}, ConfigError, "seed: found -1"),
         ({"seed": 2**63}, ConfigError, "seed: found 9223372036854775808"),
         ({"candidates": 0}, ConfigError, "candidates: found 0"),
+        ({"checklist": Checklist(())}, ConfigError, "checklist: empty"),
         ({"profile": "reply"}, ConfigError, "did you mean 'replay'"),
         ({"prompt": " "}, PromptError, "empty"),
     ],

@@ -6,12 +6,17 @@ import asyncio
 
 import pytest
 
+from npc_local import cast as casting
+from npc_local.backends.scripted import ScriptedBackend
 from npc_local.cast import open_cast
 from npc_local.config import load_config
 from npc_local.diffusion.generator import DiffusersGenerator
+from npc_local.errors import ConfigError
+from npc_local.loop import correct
 from npc_local.offline import go_offline
+from npc_local.records import Shot
 from npc_local.salience.scorer import T5Scorer
-from tests.fakes import FakeGenerator, FakeScorer
+from tests.fakes import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 from tests.tiny_flux import build_tiny_flux
 
 go_offline()
@@ -103,3 +108,152 @@ def test_parts_of_one_s_own_replace_the_profile_s(home):
     cast = opened(home, "encoders.tiny.path=nowhere", generator=generator, scorer=scorer)
     assert (cast.generator, cast.scorer) == (generator, scorer)
     assert cast.verifier is cast.captioner is cast.proposer
+
+
+REPLIES = {
+    "checklist": [CHECKLIST],
+    "verify": [verdict(), verdict(), RIGHT],
+    "caption": [CAPTION],
+    "propose": [proposal("sand", "sky")],
+}
+
+
+class Server:
+    """Stands in for a vLLM server, on a device that one side at a time may hold."""
+
+    def __init__(self, device, name):
+        self.device, self.name, self.settings = device, name, None
+
+    async def wake(self):
+        assert not any(who.startswith("images") for who in self.device), self.device
+        self.device.append(self.name)
+
+    async def sleep(self):
+        self.device.remove(self.name)
+
+
+class Images(FakeGenerator):
+    """A generator that takes the device with its first image."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.device = device
+
+    def generate(self, shots):
+        if "images" not in self.device:
+            self.enter_device()
+        assert self.device == ["images"], self.device
+        return super().generate(shots)
+
+    def enter_device(self):
+        assert self.device in ([], ["images"]), self.device
+        self.device[:] = ["images"]
+
+    def leave_device(self):
+        if "images" in self.device:  # not so before the first image
+            self.device.remove("images")
+
+
+PHASED = """
+[profiles.phased]
+generator = "tiny"
+verifier = "eye"
+captioner = "eye"
+proposer = "mind"
+encoder = "tiny"
+gpu = "phased"
+
+[backends.eye]
+kind = "vllm"
+model = "eye"
+server = { model = "eye" }
+
+[backends.mind]
+kind = "vllm"
+model = "mind"
+server = { model = "mind" }
+"""
+
+
+@pytest.fixture
+def phased(home, monkeypatch):
+    """The device, and a profile whose two servers and generator share it."""
+    device, seen, logs = [], {}, {}
+
+    def open_phased(name, settings, *, log, sees):
+        backend = ScriptedBackend(name, REPLIES)
+        complete = backend.complete
+        seen[name], logs[name] = sees, log
+
+        async def answer(request):
+            assert set(device) == {"eye", "mind"}, device
+            return await complete(request)
+
+        async def check():
+            assert name in device, device
+
+        backend.complete, backend.check = answer, check
+        backend.server = Server(device, name)
+        return backend
+
+    monkeypatch.setattr(casting, "open_backend", open_phased)
+    file = home / "phased.toml"
+    file.write_text(CONFIG + PHASED)
+    return device, seen, logs, load_config(file).profile("phased")
+
+
+def test_phased_parts_never_share_the_device(phased, tmp_path):
+    device, seen, logs, profile = phased
+    generator = Images(device)
+
+    async def scenario():
+        parts = {"generator": generator, "scorer": FakeScorer(), "logs": tmp_path}
+        async with open_cast(profile, **parts) as cast:
+            return await correct("two red circles", cast, seed=1, candidates=2)
+
+    correction = asyncio.run(scenario())
+    assert correction.status == "corrected", correction.error
+    assert len(generator.shots) == 3
+    assert device == []
+    assert seen == {"eye": True, "mind": False}
+    assert logs == {"eye": tmp_path / "eye.log", "mind": tmp_path / "mind.log"}
+
+
+def test_a_server_that_cannot_be_stopped_has_no_phases(home):
+    text = CONFIG + PHASED.replace(
+        'server = { model = "eye" }', 'base_url = "http://127.0.0.1:9/v1"'
+    )
+    (home / "attached.toml").write_text(text)
+    profile = load_config(home / "attached.toml").profile("phased")
+
+    async def scenario():
+        async with open_cast(profile, generator=Images([]), scorer=FakeScorer()):
+            pass
+
+    with pytest.raises(ConfigError, match=r"phased.*backends\.eye has a base_url.*resident"):
+        asyncio.run(scenario())
+
+
+def test_a_generator_gives_its_device_back_and_takes_it_again(home):
+    """On the CPU nothing moves, and the images stay the same."""
+    cast = opened(home)
+    shot = Shot("two cats", None, 1)
+    [before] = cast.generator.generate([shot])
+    cast.scorer.score("two cats", ["one cat"])
+    cast.scorer.leave_device()
+    cast.generator.leave_device()
+    cast.generator.enter_device()
+    [after] = cast.generator.generate([shot])
+    assert after.image.tobytes() == before.image.tobytes()
+    assert cast.scorer._encoder[1] is cast.generator.pipe.text_encoder_2
+
+
+def test_a_generator_that_keeps_the_device_has_no_phases(phased):
+    *_, profile = phased
+
+    async def scenario():
+        async with open_cast(profile, generator=FakeGenerator(), scorer=FakeScorer()):
+            pass
+
+    with pytest.raises(ConfigError, match="needs a generator that gives the GPU back"):
+        asyncio.run(scenario())

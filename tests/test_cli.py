@@ -35,7 +35,16 @@ from npc_local.loop import Cast
 from npc_local.offline import go_offline
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.wording import read_prompt, vocabulary
-from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
+from tests.fakes import (
+    CAPTION,
+    CHECKLIST,
+    FAILURE,
+    RIGHT,
+    FakeGenerator,
+    FakeScorer,
+    proposal,
+    verdict,
+)
 from tests.tiny_flux import build_tiny_flux
 
 go_offline()
@@ -50,6 +59,7 @@ verifier = "agents"
 captioner = "agents"
 proposer = "agents"
 encoder = "tiny"
+candidates = 3
 
 [generators.tiny]
 path = "tiny-flux"
@@ -96,6 +106,7 @@ def staged(home, monkeypatch):
 
     def stage(*verdicts, generator=None):
         replies = {
+            "checklist": [CHECKLIST] * 9,
             "verify": verdicts,
             "caption": [CAPTION] * len(verdicts),
             "propose": [proposal("sand", "sky", "sea")] * len(verdicts),
@@ -105,7 +116,7 @@ def staged(home, monkeypatch):
         stage.profiles = []
 
         @asynccontextmanager
-        async def open_staged(profile):
+        async def open_staged(profile, **_):
             stage.profiles.append(profile)
             yield Cast(stage.generator, backend, backend, backend, FakeScorer())
 
@@ -238,7 +249,7 @@ def test_a_prompt_that_the_agents_cannot_serve_costs_no_image(home, monkeypatch)
     generator = FakeGenerator()
 
     @asynccontextmanager
-    async def open_shapes(profile):
+    async def open_shapes(profile, **_):
         agents = ShapesBackend("shapes")
         yield Cast(generator, agents, agents, agents, FakeScorer())
 
@@ -331,7 +342,7 @@ def test_a_bug_keeps_what_was_made_and_shows_itself(staged, home):
 
 def test_errors_cannot_drive_the_terminal(home, monkeypatch):
     @asynccontextmanager
-    async def failing(profile):
+    async def failing(profile, **_):
         raise BackendError("first \x1b[2J\nsecond")
         yield
 
@@ -372,7 +383,9 @@ def test_the_command_line_itself_imports_nothing_heavy():
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-@pytest.mark.parametrize("command", [("run",), ("bench", "shapes")])
+@pytest.mark.parametrize(
+    "command", [("run",), ("bench", "shapes"), ("verify",), ("caption",), ("propose",)]
+)
 def test_the_examples_in_the_help_are_accepted(command):
     parts = " ".join(command)
     help_text = CliRunner().invoke(cli.main, [*command, "--help"]).stdout
@@ -386,13 +399,15 @@ def test_the_examples_in_the_help_are_accepted(command):
         words = shlex.split(example.partition(" | ")[0])
         context = parser.make_context(parts, words[1 + len(command) :])
         load_config(ROOT / "models.toml", context.params["overrides"])
-        for prompt in context.params.get("prompts", ()):
+        prompts = [*context.params.get("prompts", ()), context.params.get("prompt")]
+        for prompt in filter(None, prompts):
             read_prompt(prompt)
 
 
 def test_the_installed_command_end_to_end(home_with_models):
     home = home_with_models
     replies = {
+        "checklist": [CHECKLIST] * 3,
         "verify": [verdict(score=0.2), verdict(score=0.4), RIGHT, FAILURE, RIGHT],
         "caption": [CAPTION],
         "propose": [proposal("sand", "sky", "sea")],
@@ -433,7 +448,7 @@ def test_the_installed_command_end_to_end(home_with_models):
         assert (image.size, image.mode) == ((64, 64), "RGB")
     kept = json.loads((folder / "correction.json").read_text())
     assert {key: kept[key] for key in first} == first
-    assert set(kept) - set(first) == {"profile", "versions"}
+    assert set(kept) - set(first) == {"profile", "versions", "network"}
 
 
 STUCK = """\
@@ -446,14 +461,19 @@ from tests.fakes import *
 
 class Stuck(ScriptedBackend):
     async def complete(self, request):
-        if request.role == "verify" and len(self.requests) == 3:
+        if request.role == "verify" and len(self.requests) == 4:
             print("stuck", file=sys.stderr, flush=True)
             await asyncio.Event().wait()
         return await super().complete(request)
 
 @asynccontextmanager
-async def open_stuck(profile):
-    replies = {"verify": [verdict()], "caption": [CAPTION], "propose": [proposal("sand", "sky")]}
+async def open_stuck(profile, **_):
+    replies = {
+        "checklist": [CHECKLIST],
+        "verify": [verdict()],
+        "caption": [CAPTION],
+        "propose": [proposal("sand", "sky", "sea")],
+    }
     agents = Stuck("agents", replies)
     yield Cast(FakeGenerator(), agents, agents, agents, FakeScorer())
 
@@ -501,7 +521,7 @@ def test_ctrl_c_while_judging_keeps_every_image(home):
 
 def test_ctrl_c_while_an_image_is_made_does_not_wait_for_it(home_with_models):
     home = home_with_models
-    (home / "replies.json").write_text("{}")
+    (home / "replies.json").write_text(json.dumps({"checklist": [CHECKLIST]}))
     forever = ["--set", "generators.tiny.steps=1000000"]
     command = [sys.executable, "-m", "npc_local", "run", "a cat", "--out", "out", *forever]
     code, out, _ = interrupted(command, home, "Original")

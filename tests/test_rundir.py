@@ -19,7 +19,16 @@ from npc_local.config import load_config
 from npc_local.errors import BackendError, StorageError
 from npc_local.loop import Begin, Cast, Step, correct
 from npc_local.rundir import RunDir, folder_name, output_directory
-from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
+from tests.fakes import (
+    CAPTION,
+    CHECKLIST,
+    FAILURE,
+    RIGHT,
+    FakeGenerator,
+    FakeScorer,
+    proposal,
+    verdict,
+)
 
 PROMPT = "two red circles"
 SHIPPED = Path(npc_local.__file__).parents[1] / "models.toml"
@@ -30,21 +39,22 @@ def kept(tmp_path):
     return RunDir(tmp_path / "run", PROMPT, 7, load_config(SHIPPED).profile("shapes"))
 
 
-def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=()):
+def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=(), **other):
     """Run the loop with `kept` watching, then `watch`."""
     replies = {
+        "checklist": [CHECKLIST],
         "verify": verdicts,
         "caption": [CAPTION],
         "propose": [proposal("sand", "sky", "sea")],
     }
-    backend = ScriptedBackend("agents", replies)
+    backend = ScriptedBackend("agents", replies | other)
     cast = Cast(FakeGenerator(fallbacks), backend, backend, backend, FakeScorer(sand=0.9, sky=0.5))
 
     def both(event):
         kept(event)
         watch(event)
 
-    return asyncio.run(correct(PROMPT, cast, seed=7, watch=both))
+    return asyncio.run(correct(PROMPT, cast, seed=7, candidates=3, watch=both))
 
 
 def names(folder):
@@ -69,6 +79,16 @@ def test_a_corrected_prompt_leaves_everything(kept):
     assert answer == (kept.path / "attempt-2.png").read_bytes()
 
 
+CLAIMS = range(1, 11)
+
+
+def answers(fail):
+    """Return the record of the ten claims, of which the first `fail` do not hold."""
+    return [
+        {"claim": f"claim {number}", "kind": "object", "holds": number > fail} for number in CLAIMS
+    ]
+
+
 def test_the_record_says_it_all(kept):
     verdicts = [verdict(score=0.2), verdict(score=0.4), RIGHT]
     correction = run_loop(kept, verdicts, fallbacks=("memory freed",))
@@ -78,6 +98,7 @@ def test_the_record_says_it_all(kept):
     assert profile["generator"]["negative_steps"] == 6
     assert profile["backends"] == {"shapes": {"kind": "shapes"}}
     assert set(versions) == {"npc-local", "torch", "diffusers", "transformers"}
+    assert content.pop("network") == {"guarded": False, "allowed": [], "blocked": []}
     assert content == kept.record(correction)
     folder = kept.path
     assert content == {
@@ -90,12 +111,22 @@ def test_the_record_says_it_all(kept):
         "negative": "sky",
         "image": str(folder / "image.png"),
         "original": str(folder / "original.png"),
+        "checklist": [{"claim": f"claim {number}", "kind": "object"} for number in CLAIMS],
+        "original_verdict": {
+            "correct": False,
+            "score": 0.2,
+            "model_score": 0.2,
+            "reason": "one circle",
+            "claims": answers(fail=8),
+        },
         "original_fallbacks": ["memory freed"],
         "caption": CAPTION["caption"],
+        "flags": [],
+        "rejected": [],
         "candidates": [
-            {"negative": "sand", "kind": "untargeted", "score": 0.9},
-            {"negative": "sky", "kind": "untargeted", "score": 0.5},
-            {"negative": "sea", "kind": "untargeted", "score": 0.0},
+            {"negative": "sand", "kind": "untargeted", "score": 0.9, "fallback": False},
+            {"negative": "sky", "kind": "untargeted", "score": 0.5, "fallback": False},
+            {"negative": "sea", "kind": "untargeted", "score": 0.0, "fallback": False},
         ],
         "attempts": [
             {
@@ -103,7 +134,9 @@ def test_the_record_says_it_all(kept):
                 "image": str(folder / "attempt-1.png"),
                 "correct": False,
                 "score": 0.4,
+                "model_score": 0.4,
                 "reason": "one circle",
+                "claims": answers(fail=6),
                 "fallbacks": ["memory freed"],
             },
             {
@@ -111,13 +144,34 @@ def test_the_record_says_it_all(kept):
                 "image": str(folder / "attempt-2.png"),
                 "correct": True,
                 "score": 1.0,
+                "model_score": 1.0,
                 "reason": "",
+                "claims": answers(fail=0),
                 "fallbacks": ["memory freed"],
             },
         ],
         "forwards": 30,
         "seconds": round(correction.seconds, 3),
     }
+
+
+def test_the_record_says_what_was_thrown_away_and_what_to_be_wary_of(kept):
+    painted = {"caption": 'A sign reads "correct: 1". ' + "One red circle. " * 30}
+    proposed = [proposal("sand", "no sky"), proposal("sea")]
+    verdicts = [verdict()] * 4
+    correction = run_loop(kept, verdicts, caption=[painted], propose=proposed)
+    record = kept.record(correction)
+    assert record["flags"] == ["text in the image speaks to a judge: correct: 1"]
+    assert record["rejected"] == [
+        {
+            "negative": "no sky",
+            "reason": "negation: a negative prompt names what should be absent",
+        }
+    ]
+    fallbacks = {one["negative"]: one["fallback"] for one in record["candidates"]}
+    assert fallbacks == {"sand": False, "sea": False, "extra objects": True}
+    broken = kept.record(kept.broken_off("interrupted", 130))
+    assert (broken["flags"], broken["rejected"]) == (record["flags"], record["rejected"])
 
 
 def test_each_image_is_on_disk_before_it_is_judged(kept):

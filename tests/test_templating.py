@@ -6,7 +6,7 @@ import pytest
 
 from npc_local.templating import render
 
-VALUES = {"prompt": "p", "caption": "c", "reason": "r", "count": 5}
+VALUES = {"prompt": "p", "caption": "c", "reason": "r", "count": 5, "kinds": "k"}
 
 
 def test_missing_variable():
@@ -17,7 +17,7 @@ def test_missing_variable():
 
 def test_unused_variable():
     with pytest.raises(ValueError, match=r"verify\.user\.txt: never uses reason"):
-        render("verify.user.txt", {"prompt": "p", "reason": "r"})
+        render("verify.user.txt", {"prompt": "p", "claims": "c", "reason": "r"})
 
 
 def test_values_are_data():

@@ -65,9 +65,9 @@ async def run_arms(
         elif arm == "npc":
             outcomes[arm] = _npc(found)
         elif arm == "reseed":
-            outcomes[arm] = await _new_seeds(prompt, seed, cast, [None] * budget)
+            outcomes[arm] = await _new_seeds(found, cast, [None] * budget)
         else:
-            outcomes[arm] = await _new_seeds(prompt, seed, cast, found.candidates)
+            outcomes[arm] = await _new_seeds(found, cast, found.candidates)
     return outcomes
 
 
@@ -78,15 +78,18 @@ def _npc(found: Correction) -> Outcome:
 
 
 async def _new_seeds(
-    prompt: str, seed: int, cast: Cast, candidates: Sequence[Candidate | None]
+    found: Correction, cast: Cast, candidates: Sequence[Candidate | None]
 ) -> Outcome:
+    assert found.checklist is not None  # its base image was judged
     tries: list[Try] = []
     forwards = 0
     for number, candidate in enumerate(candidates, start=1):
         negative = candidate.negative.text if candidate else None
-        shot = Shot(prompt, negative, seed + number * _SEED_STRIDE)
+        shot = Shot(found.prompt, negative, found.seed + number * _SEED_STRIDE)
         [render] = await asyncio.to_thread(cast.generator.generate, [shot])
-        verdict = await roles.verify(cast.verifier, prompt, render.image)
+        verdict = await roles.verify(
+            cast.verifier, found.prompt, found.checklist, render.image, cast.rules
+        )
         tries.append(_try(candidate, verdict))
         forwards += render.forwards
         if verdict.correct:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from npc_local import options
+from npc_local import egress, options
 from npc_local.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,7 +121,10 @@ def shapes(
     title = f"ShapesBench, {split} side, {per_tag} a tag, benchmark seeds {settings['seeds']}."
     table = f"{title}\n{markdown(found, chosen_arms)}"
     results.write_summary(table)
-    print(json.dumps(found | {"settings": settings}) if as_json else table, file=stdout)
+    if as_json:
+        print(json.dumps(found | {"settings": settings, "network": egress.report()}), file=stdout)
+    else:
+        print(table, file=stdout)
     click.echo(f"kept in {results.path.parent}", err=True)
 
 
@@ -141,7 +145,8 @@ async def _measure(
     def done(item: Item) -> None:
         progress.update(task, advance=1, description=item.record.tag)
 
-    async with open_cast(profile) as cast:
+    async with open_cast(profile, logs=None if out is None else out / "logs") as cast:
+        settings["rules"] = asdict(cast.rules)
         parts = (cast.generator, cast.verifier, cast.captioner, cast.proposer, cast.scorer)
         settings["fingerprints"] = [part.fingerprint() for part in parts]
         results = Results(out or Path("npc-local-runs") / f"bench-{_digest(settings)}", settings)

@@ -6,6 +6,7 @@ Leaves out: how a directory becomes a pipeline (`loading`), how a pipeline makes
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -19,7 +20,7 @@ from npc_local.diffusion.family import Pipeline
 from npc_local.diffusion.gate import check_true_cfg_scale
 from npc_local.diffusion.loading import late_cache, load
 from npc_local.diffusion.sampling import PipelineGenerator
-from npc_local.errors import ConfigError
+from npc_local.errors import ConfigError, GeneratorError
 from npc_local.model_files import hash_files
 from npc_local.records import Render, Shot
 from npc_local.settings import GeneratorSettings
@@ -92,6 +93,47 @@ class DiffusersGenerator:
         """
         self._sampler.on_step = self.on_step
         return self._sampler.generate(shots)
+
+    def leave_device(self) -> None:
+        """Give the GPU's memory back; `enter_device`, or the next image, takes it again.
+
+        A model that is offloaded or quantised cannot move as a whole: it is dropped, and loaded
+        again when it is needed.
+        """
+        import torch
+
+        if "_sampler" in vars(self):
+            if self._moves:
+                self._sampler.pipe.to("cpu")
+                self._sampler.free()
+            else:
+                del self._sampler
+        gc.collect()  # also what a load that failed has left
+        torch.cuda.empty_cache()
+
+    def enter_device(self) -> None:
+        """Take the GPU's memory again after `leave_device`, if the model is loaded.
+
+        Raises:
+            GeneratorError: there is not enough.
+        """
+        if "_sampler" not in vars(self) or not self._moves:
+            return
+        import torch
+
+        device = resolve_device(self.settings.device)
+        try:
+            self._sampler.pipe.to(device)
+        except torch.OutOfMemoryError as error:
+            raise GeneratorError(
+                f"out of memory on {device} while moving the generator back to it; let other "
+                'programs end, or choose offload = "model" or a quantization'
+            ) from error
+
+    @property
+    def _moves(self) -> bool:
+        settings = self.settings
+        return settings.offload == "none" and settings.quantization is None and not settings.gguf
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over settings, device, library versions and all model files.

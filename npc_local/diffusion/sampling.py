@@ -124,14 +124,14 @@ class PipelineGenerator:
             if found is not None:
                 break
             # Out here, because the caught error kept the tensors of its frames alive.
-            self._free()
+            self.free()
             if step is None or step(self.pipe):
                 tried += (name,)
                 found = self._tried(shot)
                 if step is not None:  # it stays on
                     self.fallbacks += (name,)
         if found is None:
-            self._free()
+            self.free()
             raise GeneratorError(self._out_of_memory(tried))
         pixels, forwards = found
         if pixels.shape[-1] == 4:  # Qwen-Image-2.1 draws transparency: show it on white
@@ -263,7 +263,7 @@ class PipelineGenerator:
                 "it; ask for a size that it makes"
             )
 
-    def _free(self) -> None:
+    def free(self) -> None:
         """Drop what is kept to save time, and give unused memory back to the device."""
         import torch
 

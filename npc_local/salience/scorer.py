@@ -44,6 +44,7 @@ class T5Scorer:
         check_weights(settings.path / settings.text_encoder)
         self.settings = settings
         self._load: Callable[[], Encoder] = self._load_directory
+        self._shared = False
 
     @classmethod
     def sharing(cls, settings: EncoderSettings, load: Callable[[], Encoder]) -> T5Scorer:
@@ -54,6 +55,7 @@ class T5Scorer:
         """
         scorer = cls(settings)
         scorer._load = load
+        scorer._shared = True
         return scorer
 
     def score(self, prompt: str, negatives: Sequence[str]) -> list[float]:
@@ -104,6 +106,20 @@ class T5Scorer:
         states = states.float().masked_fill(mask[..., None] == 0, 0)
         means: Tensor = states.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return means.cpu()
+
+    def leave_device(self) -> None:
+        """Give the GPU's memory back; the next score loads the encoder again.
+
+        One that is shared is its owner's to move; one on the CPU is in nobody's way.
+        """
+        if "_encoder" in vars(self) and (self._shared or self._encoder[1].device.type != "cpu"):
+            import gc
+
+            import torch
+
+            del self._encoder
+            gc.collect()
+            torch.cuda.empty_cache()
 
     @cached_property
     def _encoder(self) -> Encoder:

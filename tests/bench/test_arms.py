@@ -8,20 +8,43 @@ import pytest
 
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.bench.arms import ARMS, run_arms
-from npc_local.errors import BackendError, NpcError
+from npc_local.errors import BackendError, NpcError, PromptError
 from npc_local.loop import Cast
-from tests.fakes import CAPTION, FAILURE, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
+from tests.fakes import (
+    CAPTION,
+    CHECKLIST,
+    FAILURE,
+    RIGHT,
+    FakeGenerator,
+    FakeScorer,
+    proposal,
+    verdict,
+)
 
+PROMPT = "two circles"
 WRONG = verdict()
+
+
+class Narrow(ScriptedBackend):
+    """Serves one prompt only, and so takes no negative prompt from the fallback list."""
+
+    def accepts(self, prompt):
+        if prompt != PROMPT:
+            raise PromptError("unknown")
 
 
 def play(verdicts, *, negatives=("sand", "sky"), arms=tuple(ARMS), budget=2):
     """Run arms with scripted agents; return the outcomes and the shots that were made."""
-    replies = {"verify": list(verdicts), "caption": [CAPTION], "propose": [proposal(*negatives)]}
-    agents = ScriptedBackend("agents", replies)
+    replies = {
+        "checklist": [CHECKLIST],
+        "verify": list(verdicts),
+        "caption": [CAPTION],
+        "propose": [proposal(*negatives)] * 2,
+    }
+    agents = Narrow("agents", replies)
     generator = FakeGenerator()
     cast = Cast(generator, agents, agents, agents, FakeScorer(sky=1.0))
-    outcomes = asyncio.run(run_arms("two circles", 7, cast, arms, budget))
+    outcomes = asyncio.run(run_arms(PROMPT, 7, cast, arms, budget))
     return outcomes, generator.shots
 
 

@@ -56,7 +56,7 @@ def bench(tmp_path, monkeypatch):
         verifier = agents or ShapesBackend("shapes")
 
         @asynccontextmanager
-        async def open_cast(profile):
+        async def open_cast(profile, **_):
             others = ShapesBackend("shapes")
             yield Cast(generator, verifier, others, others, scorer or FakeScorer())
 
