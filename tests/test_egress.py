@@ -248,6 +248,11 @@ with egress.guard():
         except egress.EgressRefused: print("refused")
         sys.stdout.flush()
         subprocess.run([sys.executable, "-c", {PHONE.replace("192.0.2.1", "192.0.2.8")!r}])
+        if not (pid := os.fork()):
+            print("fork", attempt(("192.0.2.8", 8000)))
+            sys.stdout.flush()
+            os._exit(0)
+        os.waitpid(pid, 0)
     with egress.permit("http://127.0.0.1:8000/v1"): pass
     print(attempt(("192.0.2.7", 443)), attempt(("192.0.2.8", 8000)))
     print(*egress.report()["allowed"])
@@ -257,6 +262,7 @@ with egress.guard():
         "refused refused refused",
         "refused",
         "EgressRefused",
+        "fork refused",
         "refused refused",
         "api.example.com:443 192.0.2.8:8000",
     ]
@@ -353,3 +359,13 @@ def test_loopback_is_open_to_tests():
         socket.create_connection(server.getsockname(), timeout=5) as client,
     ):
         assert client.getpeername() == server.getsockname()
+
+
+def test_a_report_cut_short_counts_as_an_attempt():
+    """As a child leaves it that is killed while it writes."""
+    code = """
+with egress.guard():
+    with open(egress._state.log, "a") as log: log.write('{"what": "connect", "to"\\n')
+    print(egress.report()["blocked"][0]["what"])
+"""
+    assert python(code) == "unreadable report\n"
