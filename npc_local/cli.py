@@ -7,7 +7,10 @@ a command needs, it imports. The method itself is `loop`, files are `rundir`, th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -57,7 +60,7 @@ class _Commands(click.Group):
         from npc_local.offline import guard
 
         try:
-            with guard():
+            with guard(), _termination_as_interrupt():
                 try:
                     return super().invoke(ctx)
                 finally:
@@ -70,6 +73,19 @@ class _Commands(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C, with everything kept: schedulers and `kill` send it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell_blocked() -> None:
@@ -203,7 +219,6 @@ class _Job:
 
 async def _correct_all(prompts: Sequence[str], job: _Job) -> int:
     """Correct one prompt after the other; return the exit code of the first that failed, or 0."""
-    import threading
     from contextlib import AsyncExitStack
 
     from npc_local.cast import open_cast

@@ -482,7 +482,7 @@ cli.main()
 """
 
 
-def interrupted(command, home, sign):
+def interrupted(command, home, sign, how=signal.SIGINT):
     """Run a command, press Ctrl-C once `sign` is on its standard error, and let it end."""
     with subprocess.Popen(
         command,
@@ -498,7 +498,7 @@ def interrupted(command, home, sign):
                 seen += line
                 if sign in line:
                     break
-            child.send_signal(signal.SIGINT)
+            child.send_signal(how)
             out, err = child.communicate(timeout=120)
         finally:
             child.kill()
@@ -506,9 +506,10 @@ def interrupted(command, home, sign):
     return child.returncode, out, seen + err
 
 
-def test_ctrl_c_while_judging_keeps_every_image(home):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_judging_keeps_every_image(home, how):
     command = [sys.executable, "-c", STUCK, "run", "one", "two", "--out", "out", "--json"]
-    code, out, err = interrupted(command, home, "stuck")
+    code, out, err = interrupted(command, home, "stuck", how)
     assert code == cli.INTERRUPTED
     [record] = map(json.loads, out.splitlines())
     assert (record["status"], record["error"]) == ("error", "interrupted")
