@@ -13,6 +13,8 @@ from PIL.Image import Image
 Kind = Literal["targeted", "untargeted"]
 ClaimKind = Literal["object", "count", "colour", "relation", "size", "style", "other"]
 Status = Literal["already-correct", "corrected", "best-effort", "error"]
+TokenKind = Literal["number", "thing", "attribute", "relation", "action"]
+Span = tuple[int, int]  # characters [start, end) of the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,21 @@ class Proposal:
 
     negatives: tuple[Negative, ...]
     rejected: tuple[Rejected, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SalientToken:
+    """One element of T(p): a word or phrase that says what the picture must show.
+
+    `text` is what is encoded: lower case, and not always the prompt's own spelling (2 for "two").
+    `span` is where the prompt says it; None for what the released rule adds of its own. `noun` is
+    the span of the thing that an attribute or a number belongs to, where that is known.
+    """
+
+    text: str
+    kind: TokenKind
+    span: Span | None
+    noun: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
