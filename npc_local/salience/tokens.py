@@ -1,69 +1,43 @@
-"""The salient tokens T(p) of a prompt: its quantities and what they count (paper, section 3).
-
-Works on words alone. A noun phrase is the run of words behind a quantity, up to punctuation or
-a word that cannot belong to it; all words of the run are salient, attributes and head noun alike.
-"""
+"""The salient tokens T(p) of a prompt (paper, section 3); each rule that finds them is a module."""
 
 from __future__ import annotations
 
-import re
+from typing import Literal
+
+from npc_local.records import SalientToken
+from npc_local.salience.rules.quantity import counted, covers
+from npc_local.salience.rules.released import released
+
+Rule = Literal["auto", "released", "quantity", "parser"]
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+def salient_tokens(
+    prompt: str, rule: Rule = "auto", spacy_model: str | None = None
+) -> tuple[SalientToken, ...]:
+    """Return T(p) in the prompt's order, each token once.
 
+    `released` has an order of its own, and is the only rule with tokens that the prompt does not
+    say. Apart from it, the result is empty only if the prompt has no word.
 
-_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*|\S")
-_ARTICLES = _words("a an")
-_NUMBERS = _words("zero one two three four five six seven eight nine ten eleven twelve")
-_RELATIONS = _words("left right above below top bottom larger smaller")
-_PHRASE_ENDS = _words(
-    # What pictures are called: no content of theirs.
-    "photo picture image scene view close-up closeup shot "
-    # Function words.
-    "the this that these those its his her their and or but nor with without of in on at to for "
-    "from by as than into onto over under behind beside between near around along across through "
-    "inside outside above below while where which who is are was were has have "
-    # Verbs that prompts put behind a noun.
-    "sitting standing lying holding wearing riding facing looking"
-)
+    Args:
+        prompt: any text.
+        rule: "quantity" needs no model; "parser" needs spaCy; "auto" is "quantity" where that rule
+            understands every word, else "parser"; "released" is the authors' code.
+        spacy_model: for the parser: an installed package or a directory; None for spaCy's small
+            English model.
 
-
-def salient_tokens(prompt: str) -> list[str]:
-    """Return T(p), each token once, in the prompt's order, in lower case.
-
-    A quantity is digits, zero..twelve, or a/an. It gives its number word (a and an give none)
-    and every word of the noun phrase that follows. Words of relation (left, above, larger, ...)
-    are salient wherever they stand. A prompt with no counted noun phrase gives its content words:
-    longer than two letters and no function word. A prompt without any word gives [].
+    Raises:
+        ConfigError: spaCy or its model is needed and not installed.
+        ModelFilesError: the model is needed and cannot be used.
     """
-    words = _WORD.findall(prompt.lower())
-    return _counted(words) or list(dict.fromkeys(filter(_is_content, words)))
+    if rule == "released":
+        return released(prompt)
+    if rule == "quantity" or (rule == "auto" and covers(prompt)):
+        return counted(prompt)
+    if not any(character.isalnum() for character in prompt):
+        return ()
 
+    from npc_local.salience.rules.parser import parsed
+    from npc_local.salience.rules.spacy_model import load
 
-def _counted(words: list[str]) -> list[str]:
-    """Return quantities, their noun phrases and relations; [] if nothing is counted."""
-    found: dict[str, None] = {}
-    in_phrase = phrases = False
-    for word in words:
-        if word in _ARTICLES or _is_number(word):
-            in_phrase = True
-            if word not in _ARTICLES:
-                found[word] = None
-            continue
-        if word in _RELATIONS:
-            found[word] = None
-        if word in _PHRASE_ENDS or not word[0].isalnum():
-            in_phrase = False
-        elif in_phrase and word not in _RELATIONS:
-            found[word] = None
-            phrases = True
-    return list(found) if phrases else []
-
-
-def _is_number(word: str) -> bool:
-    return word in _NUMBERS or word.isdecimal()
-
-
-def _is_content(word: str) -> bool:
-    return len(word) > 2 and (word in _RELATIONS or word not in _PHRASE_ENDS)
+    return parsed(prompt, load(spacy_model))

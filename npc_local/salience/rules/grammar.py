@@ -1,0 +1,146 @@
+"""A prompt as words with their grammar: what `parser` needs of spaCy, and no more.
+
+Which words are salient is left to the rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# The parser's memory grows with the text; sentences of prompts are far shorter than this.
+_PIECE = 20_000  # characters
+_WEIGHT = re.compile(r":[0-9]+(?:\.[0-9]+)?(?=\))")
+_HYPHENS = "-\u2010\u2011\u2013"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of the prompt, hyphenated ones whole, or a mark of punctuation.
+
+    `tag` and `dep` are spaCy's fine-grained tag and dependency label, `head` the index of the word
+    it depends on (its own for the root). `capital`: written with a capital letter.
+    """
+
+    text: str
+    start: int
+    end: int
+    tag: str
+    dep: str
+    head: int
+    capital: bool
+
+    @property
+    def is_word(self) -> bool:
+        """Whether it has a letter or a digit."""
+        return any(one.isalnum() for one in self.text)
+
+    @property
+    def is_noun(self) -> bool:
+        """Whether it is tagged as a noun, common or proper."""
+        return self.tag.startswith("NN")
+
+
+def parse(prompt: str, model: Any) -> list[Word]:
+    """Return the words of a prompt, parsed by a spaCy model, in order.
+
+    Args:
+        prompt: any text, of any length.
+        model: a spaCy `Language` with a tagger and a parser.
+    """
+    words: list[Word] = []
+    for start, piece in _pieces(_calm(prompt)):
+        words.extend(_words(model(piece), prompt, start, len(words)))
+    return words
+
+
+def _calm(prompt: str) -> str:
+    """Return a text of the same length that the model understands better.
+
+    Capitals throughout are lowered, since the model takes them for names; typographic quotes, line
+    breaks and weights, as in "(masterpiece:1.2)", would be taken for parts of words.
+    """
+    text = prompt.translate({0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 10: " ", 13: " "})
+    text = _WEIGHT.sub(lambda found: " " * len(found.group()), text)
+    letters = [one for one in text if one.isalpha()]
+    if len(letters) > 3 and sum(map(str.isupper, letters)) > 0.7 * len(letters):
+        text = "".join(one.lower() if len(one.lower()) == 1 else one for one in text)
+    return text
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Yield parts that the parser can hold, cut behind a sentence or a word, with their places."""
+    start = 0
+    while start < len(text):
+        end = start + _PIECE
+        if end < len(text):
+            window = text[start:end]
+            cut = max(window.rfind(mark) for mark in (". ", "! ", "? ", "; ")) + 1
+            end = start + (cut or window.rfind(" ") + 1 or _PIECE)
+        yield start, text[start:end]
+        start = end
+
+
+def _words(doc: Any, prompt: str, offset: int, first: int) -> Iterator[Word]:
+    """Yield the words of a parsed text, with hyphenated ones joined.
+
+    Args:
+        doc: spaCy's `Doc` of a part of the prompt.
+        prompt: the whole prompt.
+        offset: where that part begins, in characters.
+        first: the index of its first word.
+    """
+    groups = _groups(doc)
+    group_of = {at: number for number, group in enumerate(groups) for at in group}
+    for number, group in enumerate(groups):
+        root = _root(doc, group)
+        above = doc[root].head.i
+        start = offset + doc[group[0]].idx
+        end = offset + doc[group[-1]].idx + len(doc[group[-1]])
+        yield Word(
+            text=prompt[start:end].lower(),
+            start=start,
+            end=end,
+            tag=doc[root].tag_,
+            dep=doc[root].dep_,
+            # What hangs on white space, which is no word, hangs on nothing.
+            head=first + group_of.get(above, number),
+            capital=doc[group[0]].text[:1].isupper(),
+        )
+
+
+def _groups(doc: Any) -> list[list[int]]:
+    """Return the indices of the tokens of each word: one, or all of a hyphenated word."""
+    groups: list[list[int]] = []
+    joined = False
+    for at, token in enumerate(doc):
+        if token.is_space:
+            joined = False
+            continue
+        attached = at > 0 and not doc[at - 1].whitespace_ and not doc[at - 1].is_space
+        hyphen = token.text in _HYPHENS
+        follows = at + 1 < len(doc) and not token.whitespace_ and doc[at + 1].text[:1].isalnum()
+        if (
+            groups
+            and attached
+            and (
+                joined
+                or (hyphen and follows and doc[at - 1].text.isalnum())
+                or (doc[at - 1].text.isdecimal() and token.text.isalpha())  # 35mm
+            )
+        ):
+            groups[-1].append(at)
+        else:
+            groups.append([at])
+        joined = hyphen and follows and len(groups[-1]) > 1
+    return groups
+
+
+def _root(doc: Any, group: Sequence[int]) -> int:
+    """Return the token of a group that depends on something outside it."""
+    inside = set(group)
+    outward = [at for at in group if doc[at].head.i not in inside or doc[at].head.i == at]
+    named = [at for at in outward if re.search(r"\w", doc[at].text)]
+    return (named or outward or list(group))[-1]
