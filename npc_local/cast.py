@@ -18,7 +18,8 @@ from npc_local.errors import ConfigError
 from npc_local.loop import Cast
 from npc_local.roles import Rules
 from npc_local.salience.base import Scorer
-from npc_local.settings import BackendSettings
+from npc_local.salience.encoders import Source
+from npc_local.settings import BackendSettings, EncoderSettings
 from npc_local.turns import Side, TurnBackend, TurnGenerator, Turns, TurnScorer
 
 if TYPE_CHECKING:
@@ -194,16 +195,36 @@ def _tell(part: object, what: str) -> None:
 
 def _open_scorer(profile: ResolvedProfile, generator: Generator) -> Scorer:
     """Open the profile's encoder; one that the generator holds anyway is not loaded twice."""
-    from npc_local.diffusion.generator import DiffusersGenerator
-    from npc_local.salience.scorer import T5Scorer
+    from npc_local.salience.scorer import SalienceScorer
 
-    encoder = profile.encoder
-    if isinstance(generator, DiffusersGenerator):
-        home = generator.settings
-        parts = encoder.tokenizer, encoder.text_encoder
-        wanted = encoder.path, encoder.dtype, encoder.device, parts
-        if wanted == (home.path, home.dtype, home.device, ("tokenizer_2", "text_encoder_2")):
-            return T5Scorer.sharing(
-                encoder, lambda: (generator.pipe.tokenizer_2, generator.pipe.text_encoder_2)
+    return SalienceScorer.open(profile.encoder, _held_by(generator, profile.encoder))
+
+
+def _held_by(generator: Generator, encoder: EncoderSettings) -> Source | None:
+    """Return the encoder as a part of the generator's pipeline, if it is one."""
+    from npc_local.diffusion.generator import DiffusersGenerator
+    from npc_local.diffusion.sampling import PipelineGenerator
+    from npc_local.salience.encoders import TextEncoder, from_generator
+
+    part, tokenizer = encoder.text_encoder, encoder.tokenizer
+    if isinstance(generator, DiffusersGenerator) and encoder.is_held_by(generator.settings):
+        bits = generator.settings.quantization
+        return from_generator(
+            encoder,
+            lambda: (getattr(generator.pipe, tokenizer), getattr(generator.pipe, part)),
+            bits.model_dump(mode="json") if bits is not None and part in bits.components else None,
+        )
+    if isinstance(generator, PipelineGenerator) and encoder.kind != "decoder":
+        # A pipeline of the user's, loaded from the very directory that the encoder names. What has
+        # been done to it since is not known: its word vectors are not kept on disk.
+        pipe = generator.pipe
+        home = getattr(pipe, "name_or_path", None)
+        parts = [getattr(pipe, name, None) for name in (tokenizer, part)]
+        if home and Path(home).resolve() == encoder.path.resolve() and all(parts):
+            return Source(
+                lambda: TextEncoder(parts[0], parts[1], encoder.memory_gib),
+                generator.fingerprint,
+                cached=False,
+                owned=False,
             )
-    return T5Scorer(encoder)
+    return None

@@ -37,6 +37,7 @@ _ELSEWHERE = {
     "doctor": "npc_local.doctor.command",
     "models": "npc_local.report.models_page",
     "propose": "npc_local.single",
+    "rank": "npc_local.salience.command",
     "verify": "npc_local.single",
 }
 

@@ -221,15 +221,37 @@ BackendSettings = ShapesBackendSettings | ScriptedBackendSettings | ChatBackendS
 
 
 class EncoderSettings(Section):
-    """`[encoders.NAME]`: the text encoder whose space ranks the negatives, and the formula."""
+    """`[encoders.NAME]`: the text space that ranks the negatives, the formula, the salient tokens.
 
-    kind: Literal["t5"] = "t5"
+    `text_encoder` and `tokenizer` are folders in `path`, "." where they are one with it. `kind` is
+    what the text encoder is: a T5, CLIP's text model, or a decoder such as Qwen. `spacy_model` is
+    an installed model of English or its directory; left out, en_core_web_sm. `memory_gib` is what
+    one forward pass may take beside the weights.
+    """
+
+    kind: Literal["t5", "clip", "decoder"] = "t5"
     path: LocalPath
     text_encoder: str = Field(default="text_encoder_2", min_length=1)
     tokenizer: str = Field(default="tokenizer_2", min_length=1)
-    formula: Literal["paper"] = "paper"
+    formula: Literal["paper", "released"] = "paper"
+    tokens: Literal["auto", "released", "quantity", "parser"] = "auto"
+    spacy_model: str | None = None
     dtype: DType = "float32"
     device: Device = "auto"
+    memory_gib: float = Field(default=1.0, gt=0)
+
+    def is_held_by(self, generator: GeneratorSettings) -> bool:
+        """Tell whether a generator has this very encoder in memory, as a part of its pipeline.
+
+        Decoders it holds in a shape of its own, made for generating text.
+        """
+        return (
+            self.kind != "decoder"
+            and (self.path, self.dtype, self.device)
+            == (generator.path, generator.dtype, generator.device)
+            and self.text_encoder.startswith("text_encoder")
+            and self.tokenizer.startswith("tokenizer")
+        )
 
 
 class ProfileSettings(Section):

@@ -11,11 +11,13 @@ from npc_local.backends.scripted import ScriptedBackend
 from npc_local.cast import open_cast
 from npc_local.config import load_config
 from npc_local.diffusion.generator import DiffusersGenerator
+from npc_local.diffusion.sampling import PipelineGenerator
 from npc_local.errors import ConfigError
 from npc_local.loop import correct
 from npc_local.offline import go_offline
 from npc_local.records import Shot
-from npc_local.salience.scorer import T5Scorer
+from npc_local.salience.scorer import SalienceScorer
+from npc_local.settings import EncoderSettings
 from tests.fakes import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 from tests.tiny_flux import build_tiny_flux
 
@@ -46,6 +48,7 @@ kind = "shapes"
 [encoders.tiny]
 path = "tiny-flux"
 device = "cpu"
+tokens = "quantity"
 """
 
 
@@ -74,10 +77,28 @@ def test_the_scorer_shares_the_generator_s_text_encoder(home):
     assert isinstance(cast.generator, DiffusersGenerator)
     assert "pipe" not in vars(cast.generator)  # nothing is loaded before it is needed
     [score] = cast.scorer.score("two cats", ["one cat"])
-    tokenizer, model = cast.scorer._encoder
-    assert model is cast.generator.pipe.text_encoder_2
-    assert tokenizer is cast.generator.pipe.tokenizer_2
-    assert T5Scorer(cast.scorer.settings).score("two cats", ["one cat"]) == [score]
+    encoder = cast.scorer._encoder
+    assert encoder.model is cast.generator.pipe.text_encoder_2
+    assert encoder.tokenizer is cast.generator.pipe.tokenizer_2
+    own = SalienceScorer.open(EncoderSettings(path=home / "tiny-flux", tokens="quantity"))
+    assert own.score("two cats", ["one cat"]) == pytest.approx([score], abs=1e-5)
+
+
+def test_another_encoder_of_the_generator_is_shared_too(home):
+    parts = {"kind": "clip", "text_encoder": "text_encoder", "tokenizer": "tokenizer"}
+    cast = opened(home, *(f"encoders.tiny.{key}={value}" for key, value in parts.items()))
+    cast.scorer.score("two cats", ["one cat"])
+    assert cast.scorer._encoder.model is cast.generator.pipe.text_encoder
+
+
+def test_the_scorer_shares_the_text_encoder_of_a_pipeline_from_its_directory(home):
+    import diffusers
+
+    for place, shared in (("tiny-flux", True), ("other", False)):
+        pipe = diffusers.FluxPipeline.from_pretrained(home / place, local_files_only=True)
+        cast = opened(home, generator=PipelineGenerator(pipe, height=64, width=64))
+        cast.scorer.score("two cats", ["one cat"])
+        assert (cast.scorer._encoder.model is pipe.text_encoder_2) is shared
 
 
 @pytest.mark.parametrize(
@@ -86,12 +107,11 @@ def test_the_scorer_shares_the_generator_s_text_encoder(home):
         "encoders.tiny.dtype=bfloat16",
         "encoders.tiny.device=auto",
         "encoders.tiny.path=other",
-        "encoders.tiny.tokenizer=tokenizer",
     ],
 )
 def test_an_encoder_with_other_settings_is_its_own(home, override):
     cast = opened(home, override)
-    _, model = cast.scorer._encoder
+    model = cast.scorer._encoder.model
     assert "pipe" not in vars(cast.generator)
     assert model is not cast.generator.pipe.text_encoder_2
 
@@ -245,7 +265,7 @@ def test_a_generator_gives_its_device_back_and_takes_it_again(home):
     cast.generator.enter_device()
     [after] = cast.generator.generate([shot])
     assert after.image.tobytes() == before.image.tobytes()
-    assert cast.scorer._encoder[1] is cast.generator.pipe.text_encoder_2
+    assert cast.scorer._encoder.model is cast.generator.pipe.text_encoder_2
 
 
 def test_a_generator_that_keeps_the_device_has_no_phases(phased):

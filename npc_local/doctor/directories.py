@@ -77,8 +77,8 @@ def inspect_encoder(settings: EncoderSettings) -> Iterator[Finding]:
         yield from_exception(caught, settings.path)
         return
     folder = settings.path / settings.text_encoder
-    found = list(_component(folder, "transformers", "T5EncoderModel"))
-    found += _component(settings.path / settings.tokenizer, "transformers", "T5Tokenizer")
+    found = list(_component(folder, "transformers", f"the text encoder ({settings.kind})"))
+    found += _component(settings.path / settings.tokenizer, "transformers", "Tokenizer")
     for part in (settings.text_encoder, settings.tokenizer):
         found += inspect_files(settings.path / part)
     yield from found

@@ -105,8 +105,7 @@ def encoder_bytes(settings: EncoderSettings, generator: GeneratorSettings) -> in
     Raises:
         ModelFilesError: its directory cannot be read.
     """
-    mine = settings.path, settings.dtype, settings.device, settings.text_encoder
-    if mine == (generator.path, generator.dtype, generator.device, "text_encoder_2"):
+    if settings.is_held_by(generator):
         return 0
     return weight_bytes(settings.path / settings.text_encoder, _WIDTH[settings.dtype])
 

@@ -90,7 +90,7 @@ def _all(profile: ResolvedProfile, gpu: str) -> Iterator[Finding]:
             yield from inspect_server(name, backend)
     yield from _memory(profile, phased=gpu == "phased")
     yield inspect_disk(Path.cwd())
-    yield inspect_spacy()
+    yield inspect_spacy(profile.encoder)
 
 
 def _scripted(replies: Path) -> Finding:

@@ -6,7 +6,6 @@ Versions are read from the packages' metadata; nothing is imported.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -18,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from npc_local import __version__
-from npc_local.doctor.findings import Finding, error
-from npc_local.errors import ConfigError, StorageError
-from npc_local.settings import GeneratorSettings
+from npc_local.doctor.findings import Finding, error, from_exception
+from npc_local.errors import ConfigError, NpcError, StorageError
+from npc_local.salience.rules import spacy_model
+from npc_local.settings import EncoderSettings, GeneratorSettings
 
 _PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 _LOW_DISK, _NO_DISK = 1 << 30, 50 << 20  # bytes free: a warning below, an error
 _SHOWN = ("torch", "diffusers", "transformers", "pydantic")
-_SPACY_MODEL = "en_core_web_sm"
 _REQUIREMENT = re.compile(
     r"(?P<name>[\w.-]+)(?:>=(?P<minimum>[\d.]+))?(?:\s*;.*extra == ['\"](?P<extra>[\w-]+)['\"])?"
 )
@@ -90,13 +89,17 @@ def inspect_extras(settings: GeneratorSettings) -> Iterator[Finding]:
             yield Finding("ok", f"{package} {_version(package)}, which {setting} needs")
 
 
-def inspect_spacy() -> Finding:
-    """Return whether spaCy's English model is there. Nothing needs it yet."""
-    there = importlib.util.find_spec(_SPACY_MODEL) is not None
-    return Finding(
-        "ok" if there else "note",
-        f"spaCy's {_SPACY_MODEL} is {'' if there else 'not '}installed; no setting asks for it yet",
-    )
+def inspect_spacy(settings: EncoderSettings) -> Finding:
+    """Return whether the parser that finds salient tokens is there, if they ask for it."""
+    if settings.tokens in ("quantity", "released"):
+        return Finding("ok", f'no parser is needed: tokens = "{settings.tokens}"')
+    try:
+        model = spacy_model.found(settings.spacy_model)
+    except NpcError as caught:
+        if settings.tokens == "auto":  # prompts that only count things do without
+            return Finding("warning", str(caught))
+        return from_exception(caught, "spaCy")
+    return Finding("ok", "spaCy's model, for salient tokens", str(model))
 
 
 def inspect_disk(where: Path) -> Finding:

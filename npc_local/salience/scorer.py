@@ -1,118 +1,166 @@
-"""Ranks negative prompts with a T5 encoder: one batch for everything one prompt needs.
+"""Ranks negative prompts in text space: every text once, as few passes as memory allows.
 
-Which tokens are salient is left to `tokens`, what a score is to `formulas`.
+Which tokens are salient is left to `tokens`, what a score is to `formulas`, how texts become
+vectors to `encoders`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from npc_local.device import resolve_device
-from npc_local.errors import ModelFilesError
-from npc_local.model_files import check_weights, hash_files, require_directory
-from npc_local.offline import go_offline
+from npc_local.errors import ConfigError
+from npc_local.records import SalientToken
 from npc_local.salience import formulas
-from npc_local.salience.tokens import salient_tokens
+from npc_local.salience.encoders import Source, Text, TextEncoder, digest, from_directory
+from npc_local.salience.rules import spacy_model
+from npc_local.salience.tokens import Rule, salient_tokens
+from npc_local.salience.vector_cache import VectorCache, cache_directory
 from npc_local.settings import EncoderSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Encoder: TypeAlias = tuple[Any, Any]  # tokenizer, T5EncoderModel
-_MAX_TOKENS = 512  # the paper's sentence length
+Formula = Literal["paper", "released"]
+Pair: TypeAlias = tuple[str, Sequence[str]]  # a prompt and its negatives
 
 
-class T5Scorer:
-    """Scores negatives by the paper's salience formula; a `Scorer`.
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What a score is made of: the formula, and the rule that says which tokens are salient."""
 
-    Masked mean pooling makes the score independent of padding, so nothing is padded beyond the
-    longest text. The directory is checked at once; the model is loaded with the first score.
+    formula: Formula = "paper"
+    tokens: Rule = "auto"
+    spacy_model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One negative's salience score and what it is made of.
+
+    `terms` of the paper's formula are the cosines of the salient tokens, whose mean is the score.
+    Those of the released one are "quantities" + "objects" - "negative".
     """
 
-    def __init__(self, settings: EncoderSettings) -> None:
-        """Check the encoder's directory.
+    score: float
+    terms: Mapping[str, float]
 
-        Raises:
-            ModelFilesError: the directory or one of its two parts is missing or damaged.
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The salient tokens of a prompt and one score a negative, in the order they were given.
+
+    `unread` counts the prompt's tokens that are beyond what the encoder reads.
+    """
+
+    tokens: tuple[SalientToken, ...]
+    scores: tuple[Score, ...]
+    unread: int = 0
+
+
+class SalienceScorer:
+    """Scores negatives by the paper's salience formula, or the released code's; a `Scorer`.
+
+    A vector depends on its text alone (masked mean pooling, no attention between texts), so scores
+    do not depend on order, company or what was computed before, up to rounding of 1e-6. Safe to
+    call from several threads, which then wait for each other.
+    """
+
+    def __init__(
+        self, source: Source, scoring: Scoring | None = None, *, caches: Path | None = None
+    ) -> None:
+        """Take the encoder, loaded with the first score, and by which rules to score.
+
+        Args:
+            source: the encoder.
+            scoring: the rules.
+            caches: the directory of the word vectors; None for the user's.
         """
-        require_directory(settings.path)
-        require_directory(settings.path / settings.tokenizer)
-        check_weights(settings.path / settings.text_encoder)
-        self.settings = settings
-        self._load: Callable[[], Encoder] = self._load_directory
-        self._shared = False
+        self.scoring = scoring or Scoring()
+        self._source = source
+        self._caches = caches
+        self._lock = Lock()
 
     @classmethod
-    def sharing(cls, settings: EncoderSettings, load: Callable[[], Encoder]) -> T5Scorer:
-        """Return a scorer on an encoder that is in memory anyway, such as a pipeline's own.
+    def open(cls, settings: EncoderSettings, source: Source | None = None) -> SalienceScorer:
+        """Return the scorer of an entry of models.toml; `source` replaces its own encoder.
 
-        `load` is called with the first score. The scorer computes on that model's device and in
-        its dtype, whatever `settings` says.
+        Raises:
+            ModelFilesError: the encoder's directory or one of its parts is missing or damaged.
         """
-        scorer = cls(settings)
-        scorer._load = load
-        scorer._shared = True
-        return scorer
+        scoring = Scoring(settings.formula, settings.tokens, settings.spacy_model)
+        return cls(source or from_directory(settings), scoring)
 
     def score(self, prompt: str, negatives: Sequence[str]) -> list[float]:
         """Return one salience score a negative, in order; higher is tried earlier.
 
         Raises:
-            ModelFilesError: the encoder cannot be loaded.
+            ConfigError: the rule needs spaCy's parser, which is not installed.
+            ModelFilesError: the encoder or the parser cannot be loaded.
         """
-        import torch
+        [ranking] = self.rank([(prompt, negatives)])
+        return [score.score for score in ranking.scores]
 
-        sentences = list(dict.fromkeys([prompt, *negatives]))
-        words = salient_tokens(prompt)
-        vectors = self.encode(sentences, words)
-        row = {sentence: index for index, sentence in enumerate(sentences)}
-        chosen = torch.tensor([row[negative] for negative in negatives], dtype=torch.long)
-        return formulas.paper(vectors[0], vectors[chosen], vectors[len(sentences) :]).tolist()
-
-    def fingerprint(self) -> str:
-        """Return a SHA-256 over the settings and the encoder's files.
+    def rank(self, pairs: Sequence[Pair]) -> list[Ranking]:
+        """Score any number of prompts with their negatives in one go.
 
         Raises:
-            ModelFilesError: a file cannot be read.
+            ConfigError: the rule needs spaCy's parser, which is not installed.
+            ModelFilesError: the encoder or the parser cannot be loaded.
         """
-        settings = self.settings
-        identity = {
-            "settings": settings.model_dump(mode="json", exclude={"path"}),
-            "files": hash_files(settings.path, [settings.tokenizer, settings.text_encoder]),
-        }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        tokens = [self.tokens(prompt) for prompt, _ in pairs]
+        texts = _texts(pairs, tokens, phrases=self.scoring.formula == "released")
+        with self._lock:
+            vectors = self._vectors(texts)
+            longest = self._encoder.max_tokens
+            lengths = [self._encoder.length(prompt) for prompt, _ in pairs]
+        return [
+            Ranking(found, self._scores(pair, found, vectors), max(0, length - longest))
+            for pair, found, length in zip(pairs, tokens, lengths, strict=True)
+        ]
 
-    def encode(self, sentences: Sequence[str], words: Sequence[str]) -> Tensor:
-        """Return the masked mean of the last hidden states of each text, sentences first.
+    def tokens(self, prompt: str) -> tuple[SalientToken, ...]:
+        """Return T(p) by the rule of the settings.
 
-        Sentences end in the end token, words carry no special token (paper, section 3). A word
-        without any token gives a zero vector.
-
-        Returns:
-            Shape (len(sentences) + len(words), D), float32 on the CPU.
+        Raises:
+            ConfigError: the rule needs spaCy's parser, which is not installed.
+            ModelFilesError: the parser cannot be loaded.
         """
-        import torch
+        return salient_tokens(prompt, self.scoring.tokens, self.scoring.spacy_model)
 
-        tokenizer, model = self._encoder
-        ids = _token_ids(tokenizer, sentences, True) + _token_ids(tokenizer, words, False)
-        batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
-        mask = batch["attention_mask"]
-        with torch.no_grad():
-            states = model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-        states = states.float().masked_fill(mask[..., None] == 0, 0)
-        means: Tensor = states.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        return means.cpu()
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the rules, the encoder's content and the parser's version.
+
+        Raises:
+            ConfigError: the rule needs spaCy's parser, which is not installed.
+            ModelFilesError: a file of the encoder cannot be read.
+        """
+        identity = {"scoring": asdict(self.scoring), "encoder": self._source.identity()}
+        if self.scoring.tokens in ("auto", "parser"):
+            identity["parser"] = self._parser_version()
+        return digest(identity)
+
+    def _parser_version(self) -> str:
+        """Return what the parser is; for "auto" it may be absent until a prompt asks for it."""
+        try:
+            return spacy_model.version(self.scoring.spacy_model)
+        except ConfigError:
+            if self.scoring.tokens == "parser":
+                raise
+            return "absent"
 
     def leave_device(self) -> None:
         """Give the GPU's memory back; the next score loads the encoder again.
 
         One that is shared is its owner's to move; one on the CPU is in nobody's way.
         """
-        if "_encoder" in vars(self) and (self._shared or self._encoder[1].device.type != "cpu"):
+        if "_encoder" not in vars(self):
+            return
+        if not self._source.owned or self._encoder.model.device.type != "cpu":
             import gc
 
             import torch
@@ -121,46 +169,81 @@ class T5Scorer:
             gc.collect()
             torch.cuda.empty_cache()
 
-    @cached_property
-    def _encoder(self) -> Encoder:
-        return self._load()
-
-    def _load_directory(self) -> Encoder:
-        """Load the tokenizer and the T5 encoder from the local directory."""
-        go_offline()
+    def _scores(
+        self, pair: Pair, tokens: Iterable[SalientToken], vectors: Mapping[Text, Tensor]
+    ) -> tuple[Score, ...]:
+        """Apply the formula to one prompt."""
         import torch
-        from safetensors import SafetensorError
-        from transformers import AutoTokenizer, T5EncoderModel
 
-        settings = self.settings
-        loader: Any = T5EncoderModel  # its types do not know output_loading_info
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                settings.path / settings.tokenizer, local_files_only=True
-            )
-            model, report = loader.from_pretrained(
-                settings.path / settings.text_encoder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=getattr(torch, settings.dtype),
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelFilesError(f"{settings.path}: cannot be loaded: {error}") from error
-        if report["missing_keys"]:
-            # transformers would go on with random numbers in their place.
-            raise ModelFilesError(
-                f"{settings.path / settings.text_encoder}: weights lack "
-                f"{', '.join(sorted(report['missing_keys']))}; copy the model again"
-            )
-        return tokenizer, model.to(resolve_device(settings.device)).eval()
+        prompt, negatives = pair
+        if not negatives:
+            return ()
+        numbers = _unique(token.text for token in tokens if token.kind == "number")
+        things = _unique(token.text for token in tokens if token.kind != "number")
+        directed = vectors[Text(prompt, True)], _stack(vectors, negatives, sentences=True)
+        if self.scoring.formula == "paper":
+            words = _unique(token.text for token in tokens)
+            each = formulas.cosines(*directed, _stack(vectors, words))
+            totals = formulas.paper(each)
+            terms = [dict(zip(words, row, strict=True)) for row in each.tolist()]
+        else:
+            quantities = formulas.cosines(*directed, _stack(vectors, numbers))
+            objects = formulas.cosines(*directed, _stack(vectors, things))
+            own = formulas.cosines(*directed, _stack(vectors, negatives)).diagonal()
+            totals = formulas.released(quantities, objects, own)
+            parts = torch.stack(
+                [formulas.paper(quantities), formulas.paper(objects), own], dim=1
+            ).tolist()
+            terms = [
+                dict(zip(("quantities", "objects", "negative"), p, strict=True)) for p in parts
+            ]
+        return tuple(Score(*found) for found in zip(totals.tolist(), terms, strict=True))
+
+    def _vectors(self, texts: Sequence[Text]) -> dict[Text, Tensor]:
+        """Return the vector of each text: words from the cache where it has them."""
+        encoder, cache = self._encoder, self._cache
+        words = [text.text for text in texts if not text.sentence]
+        known = {} if cache is None else cache.get(words, encoder.width)
+        found = {Text(word, False): vector for word, vector in known.items()}
+        missing = [text for text in texts if text not in found]
+        fresh = dict(zip(missing, encoder.vectors(missing), strict=True))
+        if cache is not None:
+            cache.put({text.text: vector for text, vector in fresh.items() if not text.sentence})
+        return found | fresh
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return self._source.load()
+
+    @cached_property
+    def _cache(self) -> VectorCache | None:
+        if not self._source.cached:
+            return None
+        caches = self._caches or cache_directory() / "vectors"
+        return VectorCache(caches / f"{self._source.identity()}.sqlite")
 
 
-def _token_ids(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
-    """Return the token ids of each text, with or without the tokenizer's special tokens."""
+def _texts(
+    pairs: Sequence[Pair], tokens: Sequence[Iterable[SalientToken]], *, phrases: bool
+) -> list[Text]:
+    """Return what has to be encoded, each text once."""
+    texts: dict[Text, None] = {}
+    for (prompt, negatives), found in zip(pairs, tokens, strict=True):
+        texts |= dict.fromkeys(Text(sentence, True) for sentence in (prompt, *negatives))
+        texts |= dict.fromkeys(Text(token.text, False) for token in found)
+        if phrases:
+            texts |= dict.fromkeys(Text(negative, False) for negative in negatives)
+    return list(texts)
+
+
+def _stack(vectors: Mapping[Text, Tensor], texts: Sequence[str], sentences: bool = False) -> Tensor:
+    """Return the vectors of some texts as rows."""
+    import torch
+
     if not texts:
-        return []
-    ids: list[list[int]] = tokenizer(
-        list(texts), add_special_tokens=special, truncation=True, max_length=_MAX_TOKENS
-    ).input_ids
-    return ids
+        return torch.zeros(0, len(next(iter(vectors.values()))))
+    return torch.stack([vectors[Text(text, sentences)] for text in texts])
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))

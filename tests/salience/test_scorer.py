@@ -1,11 +1,11 @@
-"""The batched scorer against one text at a time, and against plain arithmetic."""
+"""The scorer against plain arithmetic, one text at a time; and what may not change a score."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,33 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from npc_local.errors import ModelFilesError
-from npc_local.salience.scorer import T5Scorer
+from npc_local.salience.encoders import Source, TextEncoder, from_directory, from_generator
+from npc_local.salience.scorer import SalienceScorer, Scoring
 from npc_local.settings import EncoderSettings
 
 PROMPT = "a photo of three red clocks on the left and one cat"
+TOKENS = ["three", "red", "clocks", "left", "one", "cat"]
 NEGATIVES = ["one clock", "wooden table in a very dark room with many other things", "red", PROMPT]
-GOLDEN = (
-    Path(os.environ.get("NPC_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
-    / "text_encoder"
+PAIRS = [
+    (PROMPT, NEGATIVES),
+    ("two cats", ["red", "one clock", "red"]),
+    ("a dining table", ["chair", "one clock"]),
+    ("two cats", []),
+]
+ANY = hypothesis_settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 @pytest.fixture(scope="module")
-def scorer(encoder_settings: EncoderSettings) -> T5Scorer:
-    return T5Scorer(encoder_settings)
+def encoder(encoder_settings: EncoderSettings) -> TextEncoder:
+    return TextEncoder.load(encoder_settings)
+
+
+@pytest.fixture
+def scorer(encoder: TextEncoder) -> SalienceScorer:
+    """A scorer on the tiny T5, loaded once, that keeps nothing."""
+    return uncached(encoder)
 
 
 @pytest.fixture
@@ -39,114 +52,198 @@ def damaged(encoder_settings: EncoderSettings, tmp_path: Path) -> EncoderSetting
     return encoder_settings.model_copy(update={"path": copy})
 
 
-def parts(settings: EncoderSettings) -> tuple[Any, Any]:
-    from transformers import AutoTokenizer, T5EncoderModel
-
-    return (
-        AutoTokenizer.from_pretrained(settings.path / settings.tokenizer),
-        T5EncoderModel.from_pretrained(settings.path / settings.text_encoder),
-    )
+def uncached(encoder: TextEncoder, formula: Any = "paper") -> SalienceScorer:
+    source = Source(lambda: encoder, lambda: "tiny", cached=False)
+    return SalienceScorer(source, Scoring(formula, "quantity"))
 
 
 @torch.no_grad()
-def alone(tokenizer: Any, model: Any, text: str, special: bool) -> torch.Tensor:
-    """The mean over one text's own hidden states: no batch, no padding, no mask."""
-    ids = tokenizer(text, add_special_tokens=special, return_tensors="pt").input_ids
-    mean: torch.Tensor = model(ids).last_hidden_state[0].mean(dim=0)
+def alone(encoder: TextEncoder, text: str, special: bool) -> list[float]:
+    ids = encoder.tokenizer(text, add_special_tokens=special, return_tensors="pt").input_ids
+    mean: list[float] = encoder.model(ids).last_hidden_state[0].mean(dim=0).tolist()
     return mean
 
 
-def check_encode(settings: EncoderSettings) -> None:
-    tokenizer, model = parts(settings)
-    sentences, words = [PROMPT, *NEGATIVES[:3]], ["three", "clocks", "cat"]
-    batched = T5Scorer(settings).encode(sentences, words)
-    single = [alone(tokenizer, model, text, True) for text in sentences]
-    single += [alone(tokenizer, model, word, False) for word in words]
-    torch.testing.assert_close(batched, torch.stack(single), atol=1e-5, rtol=0)
-    # A word is no sentence: without this the end token could go either way unnoticed.
-    assert not torch.allclose(batched[-1], alone(tokenizer, model, "cat", True), atol=1e-3)
+def cosine(a: list[float], b: list[float]) -> float:
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.hypot(*a) / math.hypot(*b)
 
 
-def test_the_batch_equals_one_text_at_a_time(encoder_settings: EncoderSettings) -> None:
-    check_encode(encoder_settings)
-
-
-@pytest.mark.skipif(
-    not GOLDEN.is_dir(),
-    reason="needs the golden T5, which is kept beside the checkout (NPC_GOLDEN names its folder)",
-)
-def test_the_batch_equals_one_text_at_a_time_on_the_golden_encoder() -> None:
-    check_encode(EncoderSettings(path=GOLDEN, device="cpu"))
+def direction(encoder: TextEncoder, negative: str) -> list[float]:
+    pairs = zip(alone(encoder, PROMPT, True), alone(encoder, negative, True), strict=True)
+    return [x - y for x, y in pairs]
 
 
 def test_scores_are_the_mean_cosine_by_plain_arithmetic(
-    encoder_settings: EncoderSettings, scorer: T5Scorer
+    encoder: TextEncoder, scorer: SalienceScorer
 ) -> None:
-    tokenizer, model = parts(encoder_settings)
-
-    def cosine(a: list[float], b: list[float]) -> float:
-        dot = sum(x * y for x, y in zip(a, b, strict=True))
-        return dot / math.hypot(*a) / math.hypot(*b)
-
-    expected = []
-    positive = alone(tokenizer, model, PROMPT, True).tolist()
-    tokens = ["three", "red", "clocks", "left", "one", "cat"]
-    for negative in NEGATIVES[:3]:
-        vector = alone(tokenizer, model, negative, True).tolist()
-        direction = [x - y for x, y in zip(positive, vector, strict=True)]
-        cosines = [cosine(direction, alone(tokenizer, model, w, False).tolist()) for w in tokens]
-        expected.append(sum(cosines) / len(cosines))
-    assert scorer.score(PROMPT, NEGATIVES[:3]) == pytest.approx(expected, abs=1e-5)
+    [found] = scorer.rank([(PROMPT, NEGATIVES[:3])])
+    assert [token.text for token in found.tokens] == TOKENS
+    for negative, score in zip(NEGATIVES, found.scores, strict=False):
+        away = direction(encoder, negative)
+        terms = {word: cosine(away, alone(encoder, word, False)) for word in TOKENS}
+        assert score.terms == pytest.approx(terms, abs=1e-5)
+        assert score.score == pytest.approx(sum(terms.values()) / len(terms), abs=1e-5)
 
 
-def test_the_prompt_itself_scores_zero(scorer: T5Scorer) -> None:
+def test_the_released_formula_by_plain_arithmetic(encoder: TextEncoder) -> None:
+    [found] = uncached(encoder, "released").rank([(PROMPT, NEGATIVES[:3])])
+    for negative, score in zip(NEGATIVES, found.scores, strict=False):
+        away = direction(encoder, negative)
+        terms = {
+            "quantities": _mean(encoder, away, ["three", "one"]),
+            "objects": _mean(encoder, away, ["red", "clocks", "left", "cat"]),
+            "negative": cosine(away, alone(encoder, negative, False)),
+        }
+        assert score.terms == pytest.approx(terms, abs=1e-5)
+        total = terms["quantities"] + terms["objects"] - terms["negative"]
+        assert score.score == pytest.approx(total, abs=1e-5)
+
+
+def _mean(encoder: TextEncoder, away: list[float], words: list[str]) -> float:
+    return sum(cosine(away, alone(encoder, word, False)) for word in words) / len(words)
+
+
+def test_a_word_that_is_salient_twice_counts_once(scorer: SalienceScorer) -> None:
+    [twice] = scorer.rank([("one red cat and one red dog", ["table"])])
+    assert list(twice.scores[0].terms) == ["one", "red", "cat", "dog"]
+
+
+def test_the_prompt_itself_scores_zero(scorer: SalienceScorer) -> None:
     assert scorer.score(PROMPT, NEGATIVES)[3] == 0.0
 
 
-def test_scores_follow_their_negatives(scorer: T5Scorer) -> None:
-    first, second, third, _ = scorer.score(PROMPT, NEGATIVES)
-    again = scorer.score(PROMPT, [NEGATIVES[2], NEGATIVES[0], NEGATIVES[2], NEGATIVES[1]])
-    assert again == pytest.approx([third, first, third, second], abs=1e-5)
-    assert len({first, second, third}) == 3
-
-
-def test_one_batch_with_each_text_once(scorer: T5Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, model = scorer._encoder
-    shapes = []
-    run = model.forward
-
-    def forward(*arguments: Any, **inputs: Any) -> Any:
-        shapes.append(inputs["input_ids"].shape[0])
-        return run(*arguments, **inputs)
-
-    monkeypatch.setattr(model, "forward", forward)
-    scorer.score("two cats", ["red", "red", "two cats"])
-    assert shapes == [4]  # "two cats", "red", two, cats
-
-
-def test_no_negatives_no_scores(scorer: T5Scorer) -> None:
+def test_no_negatives_no_scores(scorer: SalienceScorer) -> None:
     assert scorer.score(PROMPT, []) == []
+    assert scorer.rank([]) == []
 
 
-@hypothesis_settings(
-    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+@pytest.mark.parametrize("formula", ["paper", "released"])
+def test_one_go_equals_one_prompt_at_a_time(encoder: TextEncoder, formula: str) -> None:
+    scorer = uncached(encoder, formula)
+    for pair, found in zip(PAIRS, scorer.rank(PAIRS), strict=True):
+        [expected] = scorer.rank([pair])
+        assert found.tokens == expected.tokens
+        assert len(found.scores) == len(pair[1])
+        for score, other in zip(found.scores, expected.scores, strict=True):
+            assert score.score == pytest.approx(other.score, abs=1e-5)
+            assert score.terms == pytest.approx(other.terms, abs=1e-5)
+
+
+_TEXT = st.text(max_size=40)
+
+
+@ANY
+@given(prompt=_TEXT, negatives=st.lists(_TEXT, max_size=4), data=st.data())
+def test_neither_order_nor_company_changes_a_score(
+    scorer: SalienceScorer, prompt: str, negatives: list[str], data: st.DataObject
+) -> None:
+    expected = scorer.score(prompt, negatives)
+    assert all(math.isfinite(score) and abs(score) <= 1 + 1e-5 for score in expected)
+    order = data.draw(st.permutations(range(len(negatives))))
+    found, _ = scorer.rank([(prompt, [negatives[index] for index in order]), PAIRS[0]])
+    assert [score.score for score in found.scores] == pytest.approx(
+        [expected[index] for index in order], abs=1e-4
+    )
+
+
+@ANY
+@given(
+    before=st.lists(st.sampled_from([*TOKENS, *NEGATIVES]), max_size=6),
+    formula=st.sampled_from(["paper", "released"]),
 )
-@given(prompt=st.text(max_size=40), negatives=st.lists(st.text(max_size=40), max_size=3))
-def test_scores_are_finite_for_any_text(
-    scorer: T5Scorer, prompt: str, negatives: list[str]
+def test_what_is_in_the_cache_changes_no_score(
+    encoder: TextEncoder,
+    tmp_path_factory: pytest.TempPathFactory,
+    before: list[str],
+    formula: Any,
 ) -> None:
-    scores = scorer.score(prompt, negatives)
-    assert len(scores) == len(negatives)
-    assert all(math.isfinite(score) and abs(score) <= 1 + 1e-5 for score in scores)
+    def cached() -> SalienceScorer:
+        source = Source(lambda: encoder, lambda: "tiny")
+        return SalienceScorer(source, Scoring(formula, "quantity"), caches=caches)
+
+    caches = tmp_path_factory.mktemp("caches")
+    cached().rank([(text, ["one clock", text]) for text in before])
+    expected = uncached(encoder, formula).score(PROMPT, NEGATIVES)
+    assert cached().score(PROMPT, NEGATIVES) == pytest.approx(expected, abs=1e-5)
+    assert cached().score(PROMPT, NEGATIVES) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_shared_encoder_gives_the_same_scores(
-    encoder_settings: EncoderSettings, scorer: T5Scorer, monkeypatch: pytest.MonkeyPatch
+def test_words_are_encoded_once_and_for_all(
+    encoder_settings: EncoderSettings, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer, model = parts(encoder_settings)
+    encoded: list[list[str]] = []
+    vectors = TextEncoder.vectors
+
+    def counted(self: TextEncoder, texts: Any) -> torch.Tensor:
+        encoded.append([text.text for text in texts if not text.sentence])
+        assert len(set(texts)) == len(texts)
+        return vectors(self, texts)
+
+    monkeypatch.setattr(TextEncoder, "vectors", counted)
+    for _ in range(2):  # two scorers, as in two processes
+        SalienceScorer.open(encoder_settings).rank([(PROMPT, ["red", "red"]), (PROMPT, ["cat"])])
+    assert encoded == [TOKENS, []]
+    [file] = caches.iterdir()
+    assert file.stem == from_directory(encoder_settings).identity()
+
+
+def test_another_encoder_never_uses_the_cache_of_this_one(
+    encoder_settings: EncoderSettings, damaged: EncoderSettings, caches: Path
+) -> None:
+    first = SalienceScorer.open(encoder_settings).score(PROMPT, NEGATIVES)
+    swap_two_rows(damaged.path / "text_encoder_2" / "model.safetensors")
+    second = SalienceScorer.open(damaged).score(PROMPT, NEGATIVES)
+    assert second != pytest.approx(first, abs=1e-4)
+    assert len(list(caches.iterdir())) == 2
+
+
+def swap_two_rows(file: Path) -> None:
+    """Make another model of it, with files of the same size."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(file)
+    table = weights["shared.weight"]
+    weights["shared.weight"] = table.flip(0).contiguous()
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def test_a_text_that_is_cut_is_told(scorer: SalienceScorer) -> None:
+    [short, long] = scorer.rank([(PROMPT, ["red"]), ("two cats " * 400, ["red"])])
+    assert short.unread == 0
+    assert long.unread > 0
+
+
+def test_threads_take_turns(encoder_settings: EncoderSettings) -> None:
+    scorer = SalienceScorer.open(encoder_settings)
+    expected = SalienceScorer.open(encoder_settings).score(PROMPT, NEGATIVES)
+    found: list[list[float]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(scorer.score(PROMPT, NEGATIVES)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [pytest.approx(expected, abs=1e-5)] * 4
+
+
+def test_a_generators_encoder_gives_the_same_scores_and_is_not_loaded_again(
+    encoder_settings: EncoderSettings, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = SalienceScorer.open(encoder_settings).score(PROMPT, NEGATIVES)
     monkeypatch.setattr("transformers.T5EncoderModel.from_pretrained", None)
-    shared = T5Scorer.sharing(encoder_settings, lambda: (tokenizer, model))
-    assert shared.score(PROMPT, NEGATIVES) == scorer.score(PROMPT, NEGATIVES)
+    source = from_generator(encoder_settings, lambda: (encoder.tokenizer, encoder.model), None)
+    shared = SalienceScorer.open(encoder_settings, source)
+    assert shared.score(PROMPT, NEGATIVES) == pytest.approx(expected, abs=1e-5)
+    assert shared.fingerprint() == SalienceScorer.open(encoder_settings).fingerprint()
+
+
+def test_a_quantised_encoder_is_another_one(encoder_settings: EncoderSettings) -> None:
+    plain = from_generator(encoder_settings, lambda: (None, None), None)
+    bits = from_generator(encoder_settings, lambda: (None, None), {"kind": "bitsandbytes_4bit"})
+    assert plain.identity() != bits.identity()
 
 
 @pytest.mark.parametrize(
@@ -155,44 +252,65 @@ def test_a_shared_encoder_gives_the_same_scores(
 def test_the_fingerprint_changes_with_any_file_of_the_encoder(
     encoder_settings: EncoderSettings, damaged: EncoderSettings, file: str
 ) -> None:
-    before = T5Scorer(damaged).fingerprint()
-    assert before == T5Scorer(encoder_settings).fingerprint()  # wherever the files are
+    before = SalienceScorer.open(damaged).fingerprint()
+    assert before == SalienceScorer.open(encoder_settings).fingerprint()  # wherever the files are
     changed = damaged.path / file
     if changed.is_dir():
         changed /= "tokenizer.json"
     content = bytearray(changed.read_bytes())
     content[-2] ^= 1  # the last byte but one: JSON files end in a brace or a newline
     changed.write_bytes(content)
-    assert T5Scorer(damaged).fingerprint() != before
+    assert SalienceScorer.open(damaged).fingerprint() != before
 
 
 def test_the_fingerprint_leaves_the_rest_of_the_pipeline_out(damaged: EncoderSettings) -> None:
-    before = T5Scorer(damaged).fingerprint()
+    before = SalienceScorer.open(damaged).fingerprint()
     shutil.rmtree(damaged.path / "transformer")
-    assert T5Scorer(damaged).fingerprint() == before
+    assert SalienceScorer.open(damaged).fingerprint() == before
 
 
-def test_the_fingerprint_changes_with_the_settings(encoder_settings: EncoderSettings) -> None:
-    half = encoder_settings.model_copy(update={"dtype": "bfloat16"})
-    assert T5Scorer(half).fingerprint() != T5Scorer(encoder_settings).fingerprint()
+@pytest.mark.parametrize(
+    "change", [{"dtype": "bfloat16"}, {"formula": "released"}, {"tokens": "released"}]
+)
+def test_the_fingerprint_changes_with_the_settings(
+    encoder_settings: EncoderSettings, change: dict[str, str]
+) -> None:
+    changed = encoder_settings.model_copy(update=change)
+    before = SalienceScorer.open(encoder_settings).fingerprint()
+    assert SalienceScorer.open(changed).fingerprint() != before
+
+
+def test_the_fingerprint_names_the_parser_where_it_decides(
+    encoder_settings: EncoderSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fingerprints() -> list[str]:
+        return [
+            SalienceScorer.open(encoder_settings.model_copy(update={"tokens": rule})).fingerprint()
+            for rule in ("auto", "parser", "quantity", "released")
+        ]
+
+    before = fingerprints()
+    monkeypatch.setattr("npc_local.salience.rules.spacy_model.version", lambda _name: "another")
+    changed = [a != b for a, b in zip(before, fingerprints(), strict=True)]
+    assert changed == [True, True, False, False]
 
 
 @pytest.mark.parametrize("gone", ["tokenizer_2", "text_encoder_2"])
 def test_a_missing_part_is_named(damaged: EncoderSettings, gone: str) -> None:
     shutil.rmtree(damaged.path / gone)
     with pytest.raises(ModelFilesError, match=gone):
-        T5Scorer(damaged)
+        SalienceScorer.open(damaged)
 
 
 def test_truncated_weights_are_named(damaged: EncoderSettings) -> None:
     weights = damaged.path / "text_encoder_2" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ModelFilesError, match=r"model\.safetensors: damaged"):
-        T5Scorer(damaged)
+        SalienceScorer.open(damaged)
 
 
 def test_weights_that_lack_a_layer_are_refused(damaged: EncoderSettings) -> None:
     config = damaged.path / "text_encoder_2" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 3}))
     with pytest.raises(ModelFilesError, match=r"block\.2"):
-        T5Scorer(damaged).score(PROMPT, NEGATIVES)
+        SalienceScorer.open(damaged).score(PROMPT, NEGATIVES)

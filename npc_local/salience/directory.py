@@ -1,0 +1,70 @@
+"""Which text encoder a directory holds, for people who name the directory alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from npc_local.errors import ModelFilesError
+from npc_local.model_files import read_json, require_directory
+from npc_local.settings import EncoderSettings
+
+# T5 first: the paper's. The later ones of a pipeline are the larger ones.
+_PLACES = (
+    ("text_encoder_3", "tokenizer_3"),
+    ("text_encoder_2", "tokenizer_2"),
+    ("text_encoder", "tokenizer"),
+    (".", "."),
+)
+_KINDS: dict[str, Any] = {
+    "t5": "t5",
+    "clip_text_model": "clip",
+}  # by model_type; anything else is a decoder
+_UNSUITABLE = ("umt5", "clip", "bert", "vae")
+
+
+def encoder_in(path: Path) -> EncoderSettings:
+    """Return settings for the text encoder in a directory, a T5 if it has one.
+
+    The directory is a pipeline's (text_encoder_2 and tokenizer_2 in it, say), or has the model and
+    its tokenizer side by side.
+
+    Raises:
+        ModelFilesError: it has no text encoder with a tokenizer, or none of a known kind.
+    """
+    require_directory(path)
+    found = list(_encoders(path))
+    if not found:
+        places = ", ".join(f"{part}/ and {tokenizer}/" for part, tokenizer in _PLACES[:-1])
+        raise ModelFilesError(
+            f"{path}: no text encoder with its tokenizer in it; looked for {places}, and for a "
+            "model beside a tokenizer. Name the pipeline's directory, or one with both"
+        )
+    found.sort(key=lambda settings: ("t5", "clip", "decoder").index(settings.kind))
+    return found[0]
+
+
+def _encoders(path: Path) -> Iterator[EncoderSettings]:
+    for part, tokenizer in _PLACES:
+        config = path / part / "config.json"
+        vocabulary = path / tokenizer
+        if not config.is_file() or not _has_tokenizer(vocabulary):
+            continue
+        kind: Any = str(read_json(config).get("model_type", ""))
+        if kind in _UNSUITABLE:
+            raise ModelFilesError(
+                f"{config}: model_type {kind!r} is not one that can rank; known: t5, "
+                "clip_text_model, and decoders such as qwen3"
+            )
+        yield EncoderSettings(
+            kind=_KINDS.get(kind, "decoder"),
+            path=path,
+            text_encoder=part,
+            tokenizer=tokenizer,
+        )
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    names = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json")
+    return any((folder / name).is_file() for name in names)
