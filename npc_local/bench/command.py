@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npc_local import egress, options
+from npc_local.bench.salience_command import salience
+from npc_local.bench.token_command import tokens
 from npc_local.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ Examples:
 @click.group()
 def bench() -> None:
     """Measure how often images match their prompts, and what a negative prompt costs."""
+
+
+bench.add_command(salience)
+bench.add_command(tokens)
 
 
 @bench.command(epilog=_EXAMPLES)
