@@ -5,13 +5,12 @@ Reads files only; importing a model library is left to whoever loads the model.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from npc_local.caches import file_sha256
 from npc_local.errors import ModelFilesError
 
 _REMEDY = "copy or download the model directory again"
@@ -81,7 +80,7 @@ def hash_files(root: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of each named file and of all model files in each named folder.
 
     Model files are configurations, vocabularies and weights. Keys are paths relative to `root`.
-    A file is read once a process, unless its size or modification time changes.
+    Large files are read again only after they have changed (`caches.file_sha256`).
 
     Raises:
         ModelFilesError: a file cannot be read.
@@ -92,8 +91,7 @@ def hash_files(root: Path, names: Iterable[str]) -> dict[str, str]:
         for file in sorted(found.iterdir()) if found.is_dir() else [found]:
             if file.suffix in _FINGERPRINTED:
                 try:
-                    state = file.stat()
-                    digest = _sha256(file, state.st_size, state.st_mtime_ns)
+                    digest = file_sha256(file)
                 except OSError as error:
                     raise ModelFilesError(f"{file}: cannot be read ({error})") from error
                 hashes[file.relative_to(root).as_posix()] = digest
@@ -112,10 +110,3 @@ def _promised_size(file: Path) -> int:
         return 8 + length + max(ends, default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelFilesError(f"{file}: damaged, its header cannot be read; {_REMEDY}") from error
-
-
-@cache
-def _sha256(file: Path, size: int, mtime_ns: int) -> str:
-    """Hash one file; `size` and `mtime_ns` are there to make the memo forget a changed file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,8 +12,12 @@ from npc_local.errors import PromptError
 MAX_CHARACTERS = 2_000
 
 
-def check_prompt(text: str) -> str:
+def check_prompt(text: str, what: str = "the prompt") -> str:
     """Return the prompt without outer whitespace.
+
+    Args:
+        text: as it was given.
+        what: it is, for messages.
 
     Raises:
         PromptError: nothing is left, more than `MAX_CHARACTERS` are, or a character is a control
@@ -21,15 +25,15 @@ def check_prompt(text: str) -> str:
     """
     prompt = text.strip()
     if not prompt:
-        raise PromptError("the prompt is empty; say what the image should show")
+        raise PromptError(f"{what} is empty; say what the image should show")
     if len(prompt) > MAX_CHARACTERS:
         raise PromptError(
-            f"the prompt has {len(prompt):,} characters; at most {MAX_CHARACTERS:,} are allowed"
+            f"{what} has {len(prompt):,} characters; at most {MAX_CHARACTERS:,} are allowed"
         )
     for position, character in enumerate(prompt):
         if is_control(character) and character not in "\n\t":
             raise PromptError(
-                f"the prompt has the control character U+{ord(character):04X} "
+                f"{what} has the control character U+{ord(character):04X} "
                 f"at position {position}; remove it"
             )
     return prompt

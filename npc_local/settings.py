@@ -220,6 +220,9 @@ class ChatBackendSettings(Section):
 BackendSettings = ShapesBackendSettings | ScriptedBackendSettings | ChatBackendSettings
 
 
+EncoderKind = Literal["t5", "clip", "decoder"]
+
+
 class EncoderSettings(Section):
     """`[encoders.NAME]`: the text space that ranks the negatives, the formula, the salient tokens.
 
@@ -229,7 +232,7 @@ class EncoderSettings(Section):
     one forward pass may take beside the weights.
     """
 
-    kind: Literal["t5", "clip", "decoder"] = "t5"
+    kind: EncoderKind = "t5"
     path: LocalPath
     text_encoder: str = Field(default="text_encoder_2", min_length=1)
     tokenizer: str = Field(default="tokenizer_2", min_length=1)
@@ -243,15 +246,20 @@ class EncoderSettings(Section):
     def is_held_by(self, generator: GeneratorSettings) -> bool:
         """Tell whether a generator has this very encoder in memory, as a part of its pipeline.
 
-        Decoders it holds in a shape of its own, made for generating text.
+        Decoders it holds in a shape of its own, made for generating text; a CLIP may be changed by
+        LoRAs.
         """
+        wanted = self.path, self.dtype, self.device
         return (
-            self.kind != "decoder"
-            and (self.path, self.dtype, self.device)
-            == (generator.path, generator.dtype, generator.device)
-            and self.text_encoder.startswith("text_encoder")
-            and self.tokenizer.startswith("tokenizer")
+            (self.kind == "t5" or (self.kind == "clip" and not generator.loras))
+            and wanted == (generator.path, generator.dtype, generator.device)
+            and self.is_pair()
         )
+
+    def is_pair(self) -> bool:
+        """Tell whether the folders are named as a pipeline names a pair: text_encoder_2, say."""
+        number = self.text_encoder.removeprefix("text_encoder")
+        return number != self.text_encoder and self.tokenizer == f"tokenizer{number}"
 
 
 class ProfileSettings(Section):

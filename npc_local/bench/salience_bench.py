@@ -221,8 +221,9 @@ class _Ours:
 
     def warm(self, formula: str, case: Case) -> list[float]:
         """Score with the vectors of all words and phrases that earlier calls have seen."""
-        scorer = self._filled.setdefault(formula, self._scorer(formula))
-        return scorer.score(case.prompt, case.negatives)
+        if formula not in self._filled:
+            self._filled[formula] = self._scorer(formula)
+        return self._filled[formula].score(case.prompt, case.negatives)
 
     def batch(self, cases: Sequence[Case]) -> tuple[list[list[float]], float]:
         """Score all prompts in one call from an empty cache; also return prompts a minute."""

@@ -72,16 +72,13 @@ def rank(
     paper's formula a score is the mean of its terms, the cosines of the salient words.
     """
     from npc_local.display import error_console, libraries_quiet
-    from npc_local.errors import PromptError
     from npc_local.offline import go_offline
     from npc_local.prompts import check_prompt
     from npc_local.salience.scorer import SalienceScorer
 
     go_offline()
     checked = check_prompt(prompt)
-    texts = [" ".join(text.split()) for text in negatives]
-    if not all(texts):
-        raise PromptError("a negative prompt is empty; say what the image should not show")
+    texts = [check_prompt(text, "a negative prompt") for text in negatives]
     settings = _settings(encoder, profile, config, overrides)
     changes = {"formula": formula, "tokens": tokens}
     settings = settings.model_copy(update={key: new for key, new in changes.items() if new})
@@ -93,6 +90,8 @@ def rank(
             click.echo(
                 f"note: the encoder does not read the prompt's last {found.unread} tokens", err=True
             )
+        if not found.tokens:
+            click.echo("note: the prompt has no salient word, so nothing can be ranked", err=True)
         if as_json:
             print(json.dumps(_data(checked, texts, order, found, settings)), file=stdout)
         else:

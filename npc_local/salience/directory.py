@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from npc_local.errors import ModelFilesError
 from npc_local.model_files import read_json, require_directory
+from npc_local.salience.encoders import kind_of
 from npc_local.settings import EncoderSettings
 
 # T5 first: the paper's. The later ones of a pipeline are the larger ones.
@@ -17,11 +17,7 @@ _PLACES = (
     ("text_encoder", "tokenizer"),
     (".", "."),
 )
-_KINDS: dict[str, Any] = {
-    "t5": "t5",
-    "clip_text_model": "clip",
-}  # by model_type; anything else is a decoder
-_UNSUITABLE = ("umt5", "clip", "bert", "vae")
+_UNSUITABLE = ("umt5", "mt5", "clip", "siglip", "bert", "roberta", "xlm-roberta", "distilbert")
 
 
 def encoder_in(path: Path) -> EncoderSettings:
@@ -51,14 +47,14 @@ def _encoders(path: Path) -> Iterator[EncoderSettings]:
         vocabulary = path / tokenizer
         if not config.is_file() or not _has_tokenizer(vocabulary):
             continue
-        kind: Any = str(read_json(config).get("model_type", ""))
-        if kind in _UNSUITABLE:
+        found = str(read_json(config).get("model_type", ""))
+        if found in _UNSUITABLE:
             raise ModelFilesError(
-                f"{config}: model_type {kind!r} is not one that can rank; known: t5, "
+                f"{config}: model_type {found!r} is not one that can rank; known: t5, "
                 "clip_text_model, and decoders such as qwen3"
             )
         yield EncoderSettings(
-            kind=_KINDS.get(kind, "decoder"),
+            kind=kind_of(found),
             path=path,
             text_encoder=part,
             tokenizer=tokenizer,

@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npc_local.device import resolve_device
+from npc_local.diffusion.memory import is_device_lost
 from npc_local.errors import ModelFilesError
-from npc_local.model_files import check_weights, hash_files, require_directory
+from npc_local.model_files import check_weights, hash_files, read_json, require_directory
 from npc_local.offline import go_offline
-from npc_local.settings import EncoderSettings
+from npc_local.settings import EncoderKind, EncoderSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TOKENS = 512  # the paper's sentence length
-_POOLING = 1  # raised whenever the same files give other vectors
+_POOLING = 2  # raised whenever the same files give other vectors
 _ROW = 256  # tokens a packed row: enough for a prompt with its negatives; attention grows with it
 _SHORT = 8  # tokens: texts up to this long are padded to each other
 _GIB = 2**30
@@ -58,29 +59,49 @@ def from_directory(settings: EncoderSettings) -> Source:
     Raises:
         ModelFilesError: the directory or one of its two parts is missing or damaged.
     """
-    require_directory(settings.path)
-    require_directory(settings.path / settings.tokenizer)
-    check_weights(settings.path / settings.text_encoder)
+    _check_directory(settings)
     return Source(lambda: TextEncoder.load(settings), lambda: _identity(settings, {}))
 
 
 def from_generator(
-    settings: EncoderSettings,
-    parts: Callable[[], tuple[Any, Any]],
-    quantization: Mapping[str, Any] | None,
+    settings: EncoderSettings, pipe: Callable[[], Any], quantization: Mapping[str, Any] | None
 ) -> Source:
     """Return the encoder that a generator loads from the same directory, not loaded twice.
 
     Args:
         settings: says which directory and parts these are; `is_held_by` the generator.
-        parts: gives tokenizer and model, with the first score.
+        pipe: gives the pipeline, with the first score.
         quantization: how the model is quantised, if it is.
+
+    Raises:
+        ModelFilesError: the directory or one of its two parts is missing or damaged.
     """
+    _check_directory(settings)
     return Source(
-        lambda: TextEncoder(*parts(), settings.memory_gib),
+        lambda: TextEncoder.of_pipeline(settings, pipe()),
         lambda: _identity(settings, quantization or {}),
         owned=False,
     )
+
+
+def _check_directory(settings: EncoderSettings) -> None:
+    """Refuse a directory that is incomplete, or whose model is of another kind than is said."""
+    folder = settings.path / settings.text_encoder
+    require_directory(settings.path)
+    require_directory(settings.path / settings.tokenizer)
+    check_weights(folder)
+    found = str(read_json(folder / "config.json").get("model_type", ""))
+    if kind_of(found) != settings.kind:
+        raise ModelFilesError(
+            f"{folder}: model_type {found!r} is not kind = {settings.kind!r}; correct the kind "
+            '("t5", "clip", "decoder") or the text_encoder of this encoder'
+        )
+
+
+def kind_of(model_type: str) -> EncoderKind:
+    """Return the kind of encoder that a model_type of transformers is."""
+    kinds: dict[str, EncoderKind] = {"t5": "t5", "clip_text_model": "clip"}
+    return kinds.get(model_type, "decoder")
 
 
 def _identity(settings: EncoderSettings, quantization: Mapping[str, Any]) -> str:
@@ -107,12 +128,28 @@ class TextEncoder:
     """A tokenizer and a text model in memory.
 
     `memory_gib` bounds what one forward pass may take beside the weights, by an estimate from the
-    model's sizes.
+    model's sizes. `device` is where the model computes, if its weights wait elsewhere (offloading).
     """
 
     tokenizer: Any
     model: Any
     memory_gib: float = 1.0
+    device: Any = None
+
+    @classmethod
+    def of_pipeline(cls, settings: EncoderSettings, pipe: Any) -> TextEncoder:
+        """Take tokenizer and model out of a pipeline, which keeps them.
+
+        Raises:
+            ModelFilesError: the pipeline was loaded without one of them.
+        """
+        parts = [getattr(pipe, name, None) for name in (settings.tokenizer, settings.text_encoder)]
+        if None in parts:
+            raise ModelFilesError(
+                f"{settings.path}: the pipeline has no {settings.text_encoder} with a "
+                f"{settings.tokenizer}; name another encoder"
+            )
+        return cls(parts[0], parts[1], settings.memory_gib, pipe._execution_device)
 
     @classmethod
     def load(cls, settings: EncoderSettings) -> TextEncoder:
@@ -150,8 +187,19 @@ class TextEncoder:
                 f"{folder}: weights lack {', '.join(sorted(report['missing_keys']))}; "
                 'copy the model again, or correct the encoder\'s kind ("t5", "clip", "decoder")'
             )
-        model = model.to(resolve_device(settings.device)).eval()
-        return cls(tokenizer, model, settings.memory_gib)
+        encoder = cls(
+            tokenizer, model.to(resolve_device(settings.device)).eval(), settings.memory_gib
+        )
+        try:
+            encoder.vectors([Text("a", True), Text("word", False)])
+        except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            if is_device_lost(error):
+                raise
+            kind = model.config.model_type
+            raise ModelFilesError(
+                f"{folder}: a {kind} cannot be used as a text encoder: {error}"
+            ) from error
+        return encoder
 
     @property
     def width(self) -> int:
@@ -189,7 +237,7 @@ class TextEncoder:
         """Return the mean hidden state of each row of token ids, shape (N, D), on the CPU."""
         import torch
 
-        model, device = self.model, _device(self.model)
+        model, device = self.model, self.device or self.model.device
         sums = torch.zeros(len(ids) + 1, self.width, device=device)
         full = [place for place, tokens in enumerate(ids) if tokens]
         passes = self._packed if model.config.model_type == "t5" else self._padded
@@ -222,10 +270,11 @@ class TextEncoder:
         import torch
 
         rows = _rows(full, lambda index: len(ids[index]))
-        at_once = self._tokens_at_once(_ROW) // _ROW or 1
-        for start in range(0, len(rows), at_once):
-            some = rows[start : start + at_once]
-            width = max(sum(len(ids[index]) for index in row) for row in some)
+        rows.sort(key=lambda row: sum(len(ids[index]) for index in row), reverse=True)
+        while rows:
+            width = sum(len(ids[index]) for index in rows[0])
+            at_once = max(1, self._tokens_at_once(width) // width)
+            some, rows = rows[:at_once], rows[at_once:]
             tokens = torch.zeros(len(some), width, dtype=torch.long)
             owners = torch.full((len(some), width), len(ids), dtype=torch.long)
             for number, row in enumerate(some):
@@ -236,7 +285,10 @@ class TextEncoder:
                     owners[number, at:end] = index
                     at = end
             # A row's unused end attends to itself: no softmax over nothing, and it goes nowhere.
-            mask = owners[:, None, :, None] == owners[:, None, None, :]
+            apart = owners[:, None, :, None] != owners[:, None, None, :]
+            # Numbers to add, not booleans: eager attention takes those for 0 and 1 and adds them.
+            dtype = self.model.dtype
+            mask = torch.zeros(apart.shape, dtype=dtype).masked_fill_(apart, torch.finfo(dtype).min)
             yield owners, {"input_ids": tokens, "attention_mask": mask}
 
     def _padded(self, full: Sequence[int], ids: Sequence[_Ids]) -> Iterator[_Pass]:
@@ -260,7 +312,8 @@ class TextEncoder:
     def _tokens_at_once(self, row: int) -> int:
         """Return how many tokens in rows of this length fit into the memory budget."""
         config = _sizes(self.model)
-        inner = getattr(config, "d_ff", None) or config.intermediate_size
+        inner = getattr(config, "d_ff", None) or getattr(config, "intermediate_size", None)
+        inner = inner or 4 * config.hidden_size  # as GPT-2 and its kin have it
         # Live at once in a layer: residual, norm, q, k, v and output; the inner layer and its gate;
         # scores, mask and position bias of the attention.
         numbers = 6 * config.hidden_size + 3 * inner + 3 * config.num_attention_heads * row
@@ -274,11 +327,6 @@ _Pass = tuple["Tensor", dict[str, "Tensor"]]  # which text each token belongs to
 def _sizes(model: Any) -> Any:
     """Return the configuration that has the text model's sizes."""
     return model.config.get_text_config()
-
-
-def _device(model: Any) -> Any:
-    """Return where the model computes, which is not where its weights wait if it is offloaded."""
-    return getattr(getattr(model, "_hf_hook", None), "execution_device", None) or model.device
 
 
 def _rows(full: Sequence[int], length: Callable[[int], int]) -> list[list[int]]:

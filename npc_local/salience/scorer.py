@@ -13,13 +13,15 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from npc_local.errors import ConfigError
+from npc_local.caches import cache_directory
+from npc_local.diffusion.memory import is_device_lost
+from npc_local.errors import ConfigError, DeviceLostError
 from npc_local.records import SalientToken
 from npc_local.salience import formulas
 from npc_local.salience.encoders import Source, Text, TextEncoder, digest, from_directory
 from npc_local.salience.rules import spacy_model
 from npc_local.salience.tokens import Rule, salient_tokens
-from npc_local.salience.vector_cache import VectorCache, cache_directory
+from npc_local.salience.vector_cache import VectorCache
 from npc_local.settings import EncoderSettings
 
 if TYPE_CHECKING:
@@ -95,6 +97,15 @@ class SalienceScorer:
         scoring = Scoring(settings.formula, settings.tokens, settings.spacy_model)
         return cls(source or from_directory(settings), scoring)
 
+    def accepts(self, prompt: str) -> None:
+        """Find the salient tokens, which may need a parser; the encoder is not loaded.
+
+        Raises:
+            ConfigError: the rule needs spaCy's parser, which is not installed.
+            ModelFilesError: the parser cannot be loaded.
+        """
+        self.tokens(prompt)
+
     def score(self, prompt: str, negatives: Sequence[str]) -> list[float]:
         """Return one salience score a negative, in order; higher is tried earlier.
 
@@ -110,12 +121,18 @@ class SalienceScorer:
 
         Raises:
             ConfigError: the rule needs spaCy's parser, which is not installed.
+            DeviceLostError: the GPU has failed for good.
             ModelFilesError: the encoder or the parser cannot be loaded.
         """
         tokens = [self.tokens(prompt) for prompt, _ in pairs]
         texts = _texts(pairs, tokens, phrases=self.scoring.formula == "released")
         with self._lock:
-            vectors = self._vectors(texts)
+            try:
+                vectors = self._vectors(texts)
+            except RuntimeError as error:
+                if is_device_lost(error):
+                    raise DeviceLostError(f"the GPU failed while ranking: {error}") from error
+                raise
             longest = self._encoder.max_tokens
             lengths = [self._encoder.length(prompt) for prompt, _ in pairs]
         return [
@@ -158,16 +175,17 @@ class SalienceScorer:
 
         One that is shared is its owner's to move; one on the CPU is in nobody's way.
         """
-        if "_encoder" not in vars(self):
-            return
-        if not self._source.owned or self._encoder.model.device.type != "cpu":
-            import gc
+        with self._lock:
+            if "_encoder" not in vars(self):
+                return
+            if not self._source.owned or self._encoder.model.device.type != "cpu":
+                import gc
 
-            import torch
+                import torch
 
-            del self._encoder
-            gc.collect()
-            torch.cuda.empty_cache()
+                del self._encoder
+                gc.collect()
+                torch.cuda.empty_cache()
 
     def _scores(
         self, pair: Pair, tokens: Iterable[SalientToken], vectors: Mapping[Text, Tensor]

@@ -14,7 +14,7 @@ Rule = Literal["auto", "released", "quantity", "parser"]
 def salient_tokens(
     prompt: str, rule: Rule = "auto", spacy_model: str | None = None
 ) -> tuple[SalientToken, ...]:
-    """Return T(p) in the prompt's order, each token once.
+    """Return T(p) in the prompt's order, each place once: "cat cat" has two tokens.
 
     `released` has an order of its own, and is the only rule with tokens that the prompt does not
     say. Apart from it, the result is empty only if the prompt has no word.

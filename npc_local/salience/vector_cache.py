@@ -6,9 +6,9 @@ A damaged file is begun anew; a place that cannot be written to means going with
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,17 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST = 20_000  # vectors kept an encoder: about 330 MB with T5-XXL's 4,096 numbers each
-_TABLE = "CREATE TABLE IF NOT EXISTS vectors (text TEXT PRIMARY KEY, vector BLOB NOT NULL)"
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS vectors "
+    "(text TEXT PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL)"
+)
 _PATIENCE = 5.0  # seconds, for another process that writes
 _ASKED = 500  # texts a query: SQLite allows so many parameters everywhere
 T = TypeVar("T")
-
-
-def cache_directory() -> Path:
-    """Return where the user's caches are: $XDG_CACHE_HOME/npc-local, else ~/.cache/npc-local."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    base = Path(home) if home else Path("~/.cache").expanduser()
-    return base / "npc-local"
 
 
 class VectorCache:
@@ -46,9 +42,9 @@ class VectorCache:
             found = {}
             for start in range(0, len(texts), _ASKED):
                 some = texts[start : start + _ASKED]
-                query = f"SELECT text, vector FROM vectors WHERE text IN ({_marks(some)})"
-                for text, blob in connection.execute(query, some):
-                    if len(blob) == 4 * width:
+                query = f"SELECT text, vector, crc FROM vectors WHERE text IN ({_marks(some)})"
+                for text, blob, crc in connection.execute(query, some):
+                    if len(blob) == 4 * width and zlib.crc32(blob) == crc:
                         found[text] = torch.frombuffer(bytearray(blob), dtype=torch.float32)
             return found
 
@@ -56,14 +52,15 @@ class VectorCache:
 
     def put(self, vectors: Mapping[str, Tensor]) -> None:
         """Keep vectors; those that are not finite are left out, the oldest make room."""
-        rows = [
-            (text, vector.float().contiguous().numpy().tobytes())
+        finite = {
+            text: vector.float().contiguous().numpy().tobytes()
             for text, vector in vectors.items()
             if vector.isfinite().all()
-        ]
+        }
+        rows = [(text, blob, zlib.crc32(blob)) for text, blob in finite.items()]
 
         def keep(connection: sqlite3.Connection) -> None:
-            connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
             newest = "(SELECT max(rowid) FROM vectors)"
             connection.execute(f"DELETE FROM vectors WHERE rowid <= {newest} - ?", (MOST,))
 
@@ -79,11 +76,15 @@ class VectorCache:
                 connection.execute("PRAGMA synchronous = OFF")
                 connection.execute(_TABLE)
                 return work(connection)
-        except (sqlite3.OperationalError, OSError) as error:  # read-only, full, locked for long
-            warnings.warn(f"{self._file}: word vectors are not kept ({error})", stacklevel=4)
-        except sqlite3.DatabaseError:  # damaged, or no database
-            with suppress(OSError):
-                self._file.unlink()
+        except (sqlite3.DatabaseError, OSError) as error:
+            # SQLITE_ERROR: a table of other columns.
+            unusable = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+            if isinstance(error, OSError | sqlite3.OperationalError) and not unusable:
+                # Read-only, full, locked for long.
+                warnings.warn(f"{self._file}: word vectors are not kept ({error})", stacklevel=4)
+            else:  # damaged, or no database of ours
+                with suppress(OSError):
+                    self._file.unlink()
         return None
 
 

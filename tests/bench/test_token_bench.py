@@ -336,8 +336,7 @@ def test_json_has_the_same_and_one_set_is_one(asked):
     found = json.loads(run("--set", "test", "--json", "--show", "3", "--spacy-model", "mine"))
     assert list(found["sets"]) == ["test"]
     assert (
-        found["sets"]["test"]["quantity"]["all"]
-        == score(load("test"), long_words)["all"].as_dict()
+        found["sets"]["test"]["quantity"]["all"] == score(load("test"), long_words)["all"].as_dict()
     )
     assert len(found["misses"]["test"]) == 3
     assert found["prompts"] is None

@@ -72,11 +72,16 @@ def test_people_see_the_salient_words_marked_and_a_line_a_negative() -> None:
 
 
 def test_text_that_would_drive_the_terminal_is_shown_as_text() -> None:
-    result = run("one red circle [bold]x[/bold]", "\x1b[31mred", "[link]blue")
+    result = run("one red circle [bold]x[/bold]", "[red]red", "[link]blue")
     assert result.exit_code == 0
-    assert "\x1b" not in result.stdout
     assert "[link]blue" in result.stdout
     assert "[bold]" in result.stdout
+
+
+def test_a_prompt_without_a_word_is_told() -> None:
+    result = run("!!!", "red")
+    assert result.exit_code == 0
+    assert "no salient word" in result.stderr
 
 
 def test_a_directory_serves_as_encoder(encoder_settings: EncoderSettings) -> None:
@@ -106,6 +111,8 @@ def test_the_command_prints_the_authors_numbers() -> None:
         (["--encoder", "https://example.org/t5", PROMPT, "red"], 2, "known: flux-dev"),
         (["", "red"], 3, "the prompt is empty"),
         ([PROMPT, "  "], 3, "a negative prompt is empty"),
+        ([PROMPT, "\x1b[31mred"], 3, "a negative prompt has the control character U+001B"),
+        ([PROMPT, "a\udcffb"], 3, "a negative prompt has the control character U+DCFF"),
         (["cat " * 10_000, "red"], 3, "at most 2,000 are allowed"),
         ([PROMPT], 2, "NEGATIVE"),
     ],
@@ -132,7 +139,9 @@ def test_an_encoder_that_is_not_there_is_named() -> None:
 def test_a_missing_parser_gives_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("npc_local.salience.rules.spacy_model._is_installed", lambda _name: False)
+    monkeypatch.setattr(
+        "npc_local.salience.rules.spacy_model._is_installed", lambda name: name == "spacy"
+    )
     result = run("--tokens", "parser", "a melting clock", "water")
     assert result.exit_code == 2
     assert "python -m spacy download en_core_web_sm" in result.output

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from npc_local.errors import ModelFilesError
 from npc_local.salience import encoders
 from npc_local.salience.directory import encoder_in
-from npc_local.salience.encoders import Source, Text, TextEncoder, from_directory
+from npc_local.salience.encoders import (
+    Source,
+    Text,
+    TextEncoder,
+    from_directory,
+    from_generator,
+)
 from npc_local.settings import EncoderSettings
 from tests.salience.golden import GOLDEN, needs_golden
 
@@ -100,6 +106,29 @@ def test_all_at_once_equals_each_alone(encoder: TextEncoder) -> None:
 @needs_golden
 def test_all_at_once_equals_each_alone_on_the_golden_encoder() -> None:
     check_vectors(TextEncoder.load(encoder_in(GOLDEN / "text_encoder")))
+
+
+def test_attention_that_adds_its_mask_gives_the_same_vectors(
+    encoder_settings: EncoderSettings,
+) -> None:
+    """As T5 does before transformers 5.1, and wherever a user asks for eager attention."""
+    encoder = TextEncoder.load(encoder_settings)
+    encoder.model.set_attn_implementation("eager")
+    assert encoder.model.config._attn_implementation == "eager"
+    check_vectors(encoder)
+
+
+def test_a_pass_takes_what_the_budget_allows_for_its_own_width(
+    encoder_settings: EncoderSettings,
+) -> None:
+    loaded = TextEncoder.load(encoder_settings)
+    encoder = TextEncoder(loaded.tokenizer, loaded.model, memory_gib=0.01)
+    long = [Text(f"{number} " + "two cats " * 200, True) for number in range(20)]
+    with counting(encoder) as shapes:
+        encoder.vectors([*long, *TEXTS])
+    assert len(shapes) > 1
+    for rows, width in shapes:
+        assert rows == 1 or rows * width <= encoder._tokens_at_once(width)
 
 
 def test_little_memory_means_more_passes_and_the_same_vectors(encoder: TextEncoder) -> None:
@@ -194,10 +223,44 @@ def test_an_encoder_that_cannot_rank_is_named(tmp_path: Path) -> None:
         encoder_in(tmp_path)
 
 
-def test_the_wrong_kind_is_refused(encoder_settings: EncoderSettings) -> None:
-    wrong = encoder_settings.model_copy(update={"kind": "clip"})
-    with pytest.raises(ModelFilesError, match="kind"):
-        TextEncoder.load(wrong)
+@pytest.mark.parametrize("open_source", [from_directory, lambda s: from_generator(s, dict, None)])
+def test_the_wrong_kind_is_refused(
+    encoder_settings: EncoderSettings, open_source: Callable[[EncoderSettings], Source]
+) -> None:
+    for change in ({"kind": "clip"}, {"text_encoder": "text_encoder"}):
+        with pytest.raises(ModelFilesError, match="correct the kind"):
+            open_source(encoder_settings.model_copy(update=change))
+    for change in ({"tokenizer": "tokenizer_9"}, {"text_encoder": "text_encoder_9"}):
+        with pytest.raises(ModelFilesError, match="_9: no such directory"):
+            open_source(encoder_settings.model_copy(update=change))
+
+
+def test_a_model_that_is_no_text_encoder_is_refused_when_it_is_loaded(
+    encoder_settings: EncoderSettings, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer, SiglipVisionConfig, SiglipVisionModel
+
+    config = SiglipVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+    )
+    SiglipVisionModel(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(encoder_settings.path / "tokenizer_2").save_pretrained(tmp_path)
+    with pytest.raises(ModelFilesError, match="cannot be used as a text encoder"):
+        TextEncoder.load(encoder_in(tmp_path))
+
+
+def test_a_pipeline_without_the_part_is_told(encoder_settings: EncoderSettings) -> None:
+    class Pipe:
+        tokenizer_2 = object()
+        text_encoder_2 = None
+
+    with pytest.raises(ModelFilesError, match="the pipeline has no text_encoder_2"):
+        TextEncoder.of_pipeline(encoder_settings, Pipe())
 
 
 def test_the_identity_follows_files_and_dtype(encoder_settings: EncoderSettings) -> None:
@@ -206,7 +269,11 @@ def test_the_identity_follows_files_and_dtype(encoder_settings: EncoderSettings)
         return source.identity()
 
     assert identity() == identity(formula="released", tokens="released")  # the same vectors
-    different = [{"dtype": "bfloat16"}, {"tokenizer": "tokenizer"}, {"kind": "decoder"}]
+    different = [
+        {"dtype": "bfloat16"},
+        {"tokenizer": "tokenizer"},
+        {"kind": "clip", "text_encoder": "text_encoder"},
+    ]
     assert len({identity(), *(identity(**change) for change in different)}) == 4
 
 

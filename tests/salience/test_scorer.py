@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from npc_local.errors import ModelFilesError
+from npc_local.errors import DeviceLostError, ModelFilesError
 from npc_local.salience.encoders import Source, TextEncoder, from_directory, from_generator
 from npc_local.salience.scorer import SalienceScorer, Scoring
 from npc_local.settings import EncoderSettings
@@ -183,7 +183,7 @@ def test_words_are_encoded_once_and_for_all(
     monkeypatch.setattr(TextEncoder, "vectors", counted)
     for _ in range(2):  # two scorers, as in two processes
         SalienceScorer.open(encoder_settings).rank([(PROMPT, ["red", "red"]), (PROMPT, ["cat"])])
-    assert encoded == [TOKENS, []]
+    assert encoded == [["word"], TOKENS, ["word"], []]  # a model is tried when it is loaded
     [file] = caches.iterdir()
     assert file.stem == from_directory(encoder_settings).identity()
 
@@ -234,15 +234,20 @@ def test_a_generators_encoder_gives_the_same_scores_and_is_not_loaded_again(
 ) -> None:
     expected = SalienceScorer.open(encoder_settings).score(PROMPT, NEGATIVES)
     monkeypatch.setattr("transformers.T5EncoderModel.from_pretrained", None)
-    source = from_generator(encoder_settings, lambda: (encoder.tokenizer, encoder.model), None)
+
+    class Pipe:
+        tokenizer_2, text_encoder_2 = encoder.tokenizer, encoder.model
+        _execution_device = torch.device("cpu")
+
+    source = from_generator(encoder_settings, Pipe, None)
     shared = SalienceScorer.open(encoder_settings, source)
     assert shared.score(PROMPT, NEGATIVES) == pytest.approx(expected, abs=1e-5)
     assert shared.fingerprint() == SalienceScorer.open(encoder_settings).fingerprint()
 
 
 def test_a_quantised_encoder_is_another_one(encoder_settings: EncoderSettings) -> None:
-    plain = from_generator(encoder_settings, lambda: (None, None), None)
-    bits = from_generator(encoder_settings, lambda: (None, None), {"kind": "bitsandbytes_4bit"})
+    plain = from_generator(encoder_settings, dict, None)
+    bits = from_generator(encoder_settings, dict, {"kind": "bitsandbytes_4bit"})
     assert plain.identity() != bits.identity()
 
 
@@ -258,7 +263,10 @@ def test_the_fingerprint_changes_with_any_file_of_the_encoder(
     if changed.is_dir():
         changed /= "tokenizer.json"
     content = bytearray(changed.read_bytes())
-    content[-2] ^= 1  # the last byte but one: JSON files end in a brace or a newline
+    if changed.suffix == ".json":
+        content += b" "  # still JSON
+    else:
+        content[-1] ^= 1
     changed.write_bytes(content)
     assert SalienceScorer.open(damaged).fingerprint() != before
 
@@ -314,3 +322,18 @@ def test_weights_that_lack_a_layer_are_refused(damaged: EncoderSettings) -> None
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 3}))
     with pytest.raises(ModelFilesError, match=r"block\.2"):
         SalienceScorer.open(damaged).score(PROMPT, NEGATIVES)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [("CUDA error: an illegal memory access", DeviceLostError), ("another", RuntimeError)],
+)
+def test_a_gpu_that_has_failed_for_good_is_told_from_a_bug(
+    scorer: SalienceScorer, monkeypatch: pytest.MonkeyPatch, message: str, kind: type[Exception]
+) -> None:
+    def failing(*_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(TextEncoder, "vectors", failing)
+    with pytest.raises(kind, match=message):
+        scorer.score(PROMPT, NEGATIVES)

@@ -113,6 +113,24 @@ def test_without_the_model_the_error_says_how_to_get_it(without: Any) -> None:
         assert part in str(caught.value)
 
 
+def test_the_advice_is_for_the_model_that_is_wanted(without: Any) -> None:
+    without("en_core_web_trf")
+    with pytest.raises(ConfigError) as caught:
+        salient_tokens(SAID, "parser", "en_core_web_trf")
+    assert "python -m spacy download en_core_web_trf" in str(caught.value)
+    assert "download en_core_web_sm" not in str(caught.value)
+    assert 'tokens = "quantity" of the encoder in models.toml' in str(caught.value)
+    assert "rank: --tokens quantity" in str(caught.value)
+
+
+def test_a_damaged_model_is_to_be_installed_again_by_its_name(tmp_path: Path) -> None:
+    model = tmp_path / "en_core_web_trf-3.8.0"
+    model.mkdir()
+    (model / "config.cfg").write_bytes(b"\x00")
+    with pytest.raises(ModelFilesError, match="spacy download en_core_web_trf"):
+        spacy_model.load(str(model))
+
+
 def test_the_wheel_is_the_one_that_the_script_fetches() -> None:
     script = (Path(__file__).parents[2] / "scripts" / "download_models.sh").read_text()
     assert f"SPACY_WHEEL={spacy_model._WHEEL}" in script

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,23 @@ def test_a_damaged_file_is_begun_anew(tmp_path: Path, damage: str) -> None:
     cache.get([str(number) for number in range(2_000)], 3)
     cache.put({"cat": vector(1)})
     assert torch.equal(cache.get(["cat"], 3)["cat"], vector(1))
+
+
+def test_a_damaged_vector_is_not_used(tmp_path: Path) -> None:
+    cache = VectorCache(tmp_path / "a.sqlite")
+    cache.put({"cat": vector(1), "dog": vector(2)})
+    with closing(sqlite3.connect(tmp_path / "a.sqlite")) as other, other:
+        other.execute("UPDATE vectors SET vector = ? WHERE text = 'cat'", (b"\0" * 12,))
+    assert cache.get(["cat", "dog"], 3).keys() == {"dog"}
+
+
+def test_a_table_of_another_form_is_begun_anew(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.sqlite")) as other, other:
+        other.execute("CREATE TABLE vectors (text TEXT, numbers BLOB)")
+    cache = VectorCache(tmp_path / "a.sqlite")
+    assert cache.get(["cat"], 3) == {}
+    cache.put({"cat": vector(1)})
+    assert cache.get(["cat"], 3).keys() == {"cat"}
 
 
 def test_a_place_that_cannot_be_written_to_means_going_without(tmp_path: Path) -> None:

@@ -7,7 +7,19 @@ import re
 from npc_local.records import SalientToken, Span, TokenKind
 from npc_local.salience.rules.words import FUNCTION_WORDS, MEDIA
 
-WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+# "1,000" and "3.5" are one word.
+WORD = re.compile(r"(?:\d+[.,](?=\d))*[^\W_]+(?:['\u2019-][^\W_]+)*")
+# Spaces of no width, marks of direction and the like. Joiners are none: they stand inside words.
+_INVISIBLE = (
+    0x180E,
+    0x200B,
+    0x200E,
+    0x200F,
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    0xFEFF,
+)
+_SPACES = dict.fromkeys(_INVISIBLE, " ")
 
 
 def content_words(prompt: str) -> tuple[SalientToken, ...]:
@@ -21,6 +33,17 @@ def content_words(prompt: str) -> tuple[SalientToken, ...]:
     return telling or content or found
 
 
+def spaced(prompt: str) -> str:
+    """Return the prompt, as long as it was, with a space for each character of no width."""
+    return prompt.translate(_SPACES)
+
+
+def is_function_word(text: str) -> bool:
+    """Tell whether a text in lower case has no content of its own, marks at its ends aside."""
+    start, end = _inner(text, 0, len(text))
+    return text in FUNCTION_WORDS or text[start:end] in FUNCTION_WORDS
+
+
 def token(
     prompt: str, start: int, end: int, kind: TokenKind, noun: Span | None = None
 ) -> SalientToken:
@@ -28,8 +51,14 @@ def token(
 
     The range must hold a letter or a digit.
     """
-    while not prompt[start].isalnum():
-        start += 1
-    while not prompt[end - 1].isalnum():
-        end -= 1
+    start, end = _inner(prompt, start, end)
     return SalientToken(prompt[start:end].lower(), kind, (start, end), noun)
+
+
+def _inner(text: str, start: int, end: int) -> Span:
+    """Return the part of [start, end) from its first to its last letter or digit."""
+    while start < end and not text[start].isalnum():
+        start += 1
+    while start < end and not text[end - 1].isalnum():
+        end -= 1
+    return start, end

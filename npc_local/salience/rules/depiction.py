@@ -35,6 +35,7 @@ def depicting(words: Sequence[Word]) -> set[int]:
         if _is_style(words[first:last]):
             hidden |= set(range(first, last))
     hidden |= _opening(words)
+    credited = 0  # the words before it are done with, to the end of a segment
     for at, word in enumerate(words):
         after = words[at + 1].text if at + 1 < len(words) else ""
         compound = at + 1 < len(words) and words[at + 1].is_noun and word.dep == "compound"
@@ -51,8 +52,14 @@ def depicting(words: Sequence[Word]) -> set[int]:
         for phrase in QUALITY_PHRASES:
             if tuple(one.text for one in words[at : at + len(phrase)]) == phrase:
                 hidden |= set(range(at, at + len(phrase)))
-        if word.text == "style" or (word.text == "by" and _is_credit(words, at)):
-            hidden |= _styled(words, at)
+        if word.text == "style":
+            hidden |= set(range(_style_start(words, at), at + 1))
+        credits = (word.text == "style" and after == "of") or (
+            word.text == "by" and _is_credit(words, at)
+        )
+        if credits and at >= credited:
+            credited = _segment_end(words, at)
+            hidden |= set(range(at, credited))
     return hidden
 
 
@@ -120,17 +127,18 @@ def _is_credit(words: Sequence[Word], at: int) -> bool:
     return named and (before in _STOPS or before in MEDIA | ART | {"art", "artwork", "style"})
 
 
-def _styled(words: Sequence[Word], at: int) -> set[int]:
-    """Return the words of "in the style of Monet", "in anime style" or "by Greg Rutkowski"."""
-    first = last = at
-    if words[at].text == "by" or (at + 1 < len(words) and words[at + 1].text == "of"):
-        while last + 1 < len(words) and words[last + 1].text not in _STOPS:
-            last += 1
-    if words[at].text == "style":
-        while first > max(0, at - _REACH) and words[first - 1].text not in _STOPS | {"of", "with"}:
-            first -= 1
-            if words[first].text == "in":
-                break
-        else:
-            first = at
-    return set(range(first, last + 1))
+def _style_start(words: Sequence[Word], at: int) -> int:
+    """Return where "in anime style" or "in the style" begins, given the index of "style"."""
+    first = at
+    while first > max(0, at - _REACH) and words[first - 1].text not in _STOPS | {"of", "with"}:
+        first -= 1
+        if words[first].text == "in":
+            return first
+    return at
+
+
+def _segment_end(words: Sequence[Word], at: int) -> int:
+    """Return the index of the next mark of punctuation behind a word; of "by Monet" the end."""
+    while at + 1 < len(words) and words[at + 1].text not in _STOPS:
+        at += 1
+    return at + 1

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from npc_local.salience.rules.content import spaced
+
 # The parser's memory grows with the text; sentences of prompts are far shorter than this.
 _PIECE = 20_000  # characters
 _WEIGHT = re.compile(r":[0-9]+(?:\.[0-9]+)?(?=\))")
@@ -20,8 +22,9 @@ _HYPHENS = "-\u2010\u2011\u2013"
 class Word:
     """A word of the prompt, hyphenated ones whole, or a mark of punctuation.
 
-    `tag` and `dep` are spaCy's fine-grained tag and dependency label, `head` the index of the word
-    it depends on (its own for the root). `capital`: written with a capital letter.
+    `text` is in lower case, with typographic quotes as plain ones. `tag` and `dep` are spaCy's
+    fine-grained tag and dependency label, `head` the index of the word it depends on (its own for
+    the root). `capital`: written with a capital letter.
     """
 
     text: str
@@ -52,7 +55,7 @@ def parse(prompt: str, model: Any) -> list[Word]:
     """
     words: list[Word] = []
     for start, piece in _pieces(_calm(prompt)):
-        words.extend(_words(model(piece), prompt, start, len(words)))
+        words.extend(_words(model(piece), start, len(words)))
     return words
 
 
@@ -60,9 +63,12 @@ def _calm(prompt: str) -> str:
     """Return a text of the same length that the model understands better.
 
     Capitals throughout are lowered, since the model takes them for names; typographic quotes, line
-    breaks and weights, as in "(masterpiece:1.2)", would be taken for parts of words.
+    breaks, weights, as in "(masterpiece:1.2)", and what has no width would be taken for parts of
+    words.
     """
-    text = prompt.translate({0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 10: " ", 13: " "})
+    text = spaced(prompt).translate(
+        {0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 10: " ", 13: " "}
+    )
     text = _WEIGHT.sub(lambda found: " " * len(found.group()), text)
     letters = [one for one in text if one.isalpha()]
     if len(letters) > 3 and sum(map(str.isupper, letters)) > 0.7 * len(letters):
@@ -83,12 +89,11 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
         start = end
 
 
-def _words(doc: Any, prompt: str, offset: int, first: int) -> Iterator[Word]:
+def _words(doc: Any, offset: int, first: int) -> Iterator[Word]:
     """Yield the words of a parsed text, with hyphenated ones joined.
 
     Args:
         doc: spaCy's `Doc` of a part of the prompt.
-        prompt: the whole prompt.
         offset: where that part begins, in characters.
         first: the index of its first word.
     """
@@ -97,12 +102,11 @@ def _words(doc: Any, prompt: str, offset: int, first: int) -> Iterator[Word]:
     for number, group in enumerate(groups):
         root = _root(doc, group)
         above = doc[root].head.i
-        start = offset + doc[group[0]].idx
-        end = offset + doc[group[-1]].idx + len(doc[group[-1]])
+        start, end = doc[group[0]].idx, doc[group[-1]].idx + len(doc[group[-1]])
         yield Word(
-            text=prompt[start:end].lower(),
-            start=start,
-            end=end,
+            text=doc.text[start:end].lower(),
+            start=offset + start,
+            end=offset + end,
             tag=doc[root].tag_,
             dep=doc[root].dep_,
             # What hangs on white space, which is no word, hangs on nothing.

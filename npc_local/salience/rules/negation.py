@@ -20,12 +20,13 @@ def negated(words: Sequence[Word]) -> set[int]:
     people"); behind "not", a predicate ("not gray").
     """
     hidden: set[int] = set()
+    listed = _listed(words)
     for at in range(len(words)):
         if at in hidden:
             continue
         length = _negation(words, at)
         if length:
-            end = _end(words, at, at + length)
+            end = _end(words, at, at + length, listed)
             hidden |= set(range(at, end))
     return hidden
 
@@ -38,14 +39,14 @@ def _negation(words: Sequence[Word], at: int) -> int:
     return 0
 
 
-def _end(words: Sequence[Word], at: int, start: int) -> int:
+def _end(words: Sequence[Word], at: int, start: int, listed: Sequence[bool]) -> int:
     """Return the index behind what a negation at `at` rules out, its words ending at `start`."""
     noun = verb = False
     for index in range(start, len(words)):
         word = words[index]
         if word.text in _CLAUSE_ENDS:
             return index
-        if word.text == "," and noun and not _listed(words, index):
+        if word.text == "," and noun and not listed[index]:
             return index
         if noun and word.text in _LINKS and _same_phrase(words, at, index):
             noun = False
@@ -59,14 +60,18 @@ def _end(words: Sequence[Word], at: int, start: int) -> int:
     return len(words)
 
 
-def _listed(words: Sequence[Word], comma: int) -> bool:
-    """Tell whether a list of alternatives goes on after a comma: "no cars, people or dogs"."""
-    for word in words[comma + 1 :]:
-        if word.text in {"or", "nor"}:
-            return True
-        if word.text != "," and not (word.is_noun or word.tag in {"DT", "JJ", "VBN", "VBG"}):
-            return False
-    return False
+def _listed(words: Sequence[Word]) -> list[bool]:
+    """Tell for each word whether it begins or goes on with a list that has an "or" to come.
+
+    So that "people" in "no cars, people or dogs" is ruled out too. From the end, since each word
+    depends on the next.
+    """
+    listed = [False] * (len(words) + 1)
+    for at in range(len(words) - 1, -1, -1):
+        word = words[at]
+        inside = word.text == "," or word.is_noun or word.tag in {"DT", "JJ", "VBN", "VBG"}
+        listed[at] = word.text in {"or", "nor"} or (inside and listed[at + 1])
+    return listed
 
 
 def _same_phrase(words: Sequence[Word], at: int, link: int) -> bool:

@@ -8,12 +8,14 @@ the vocabulary (`words`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from npc_local.records import SalientToken
 from npc_local.salience.rules.binding import bound
 from npc_local.salience.rules.content import content_words
-from npc_local.salience.rules.grammar import parse
+from npc_local.salience.rules.grammar import Word, parse
 from npc_local.salience.rules.reading import MODIFIERS, QUOTES, Reading
 from npc_local.salience.rules.tagging import corrected, is_demonym
 from npc_local.salience.rules.words import (
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 
 _LETTERING = frozenset({"reads", "reading", "read", "says", "saying", "spells", "spelling"})
 _STRANDED = frozenset({"RB", "VB", "VBP"})
+_REACH = 12  # words that a noun phrase may have
 _NAMING = frozenset({"FW", "XX", "ADD", "GW", "CD"})  # beside nouns: "1girl" is a CD
+_LED = frozenset({"nsubj", "nsubjpass", "aux"})
 _COPULAS = frozenset({"look", "looks", "looking", "seem", "seems", "feel", "feels"})
 
 
@@ -44,12 +48,16 @@ def parsed(prompt: str, model: Language) -> tuple[SalientToken, ...]:
 
     Where nothing is found, the content words stand in, and where there are none, all words.
     """
-    words = list(corrected(parse(prompt, model)))
+    reading = _read(list(corrected(parse(prompt, model))))
+    return tuple(bound(prompt, reading.words, reading.parts)) or content_words(prompt)
+
+
+def _read(words: Sequence[Word]) -> _Reading:
     reading = _Reading(words)
     reading.read(reading.quotation, reading.compound, reading.name, reading.relation)
     reading.read(reading.disguised_action, reading.colour, reading.number)
     reading.read(reading.attribute, reading.stranded, reading.action, reading.thing)
-    return tuple(bound(prompt, words, reading.parts)) or content_words(prompt)
+    return reading
 
 
 class _Reading(Reading):
@@ -194,7 +202,9 @@ class _Reading(Reading):
             return True
         # Behind "a", a plural cannot be the noun.
         start = at - 1
-        while start > 0 and (self.words[start].is_noun or self.words[start].tag in MODIFIERS):
+        while start > max(0, at - _REACH) and (
+            self.words[start].is_noun or self.words[start].tag in MODIFIERS
+        ):
             start -= 1
         single = self.words[start].text in {"a", "an"} and before.tag == "NN"
         return single and word.tag == "NNS" and after.text in ARTICLES | RELATIONS
@@ -204,9 +214,12 @@ class _Reading(Reading):
         word = self.words[at]
         if word.tag != "VB" or word.dep not in {"ROOT", "conj"}:
             return False
-        return not any(
-            other.head == at and other.dep in {"nsubj", "nsubjpass", "aux"} for other in self.words
-        )
+        return at not in self._led
+
+    @cached_property
+    def _led(self) -> frozenset[int]:
+        """The indices of words with a subject or an auxiliary."""
+        return frozenset(word.head for word in self.words if word.dep in _LED)
 
     def thing(self, at: int) -> None:
         """Take a noun, with the nouns of its compound behind it."""

@@ -9,14 +9,15 @@ says whether that matters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from npc_local.records import SalientToken
 from npc_local.salience.rules.binding import bound
-from npc_local.salience.rules.content import content_words
+from npc_local.salience.rules.content import WORD, content_words, spaced
 from npc_local.salience.rules.grammar import Word
 from npc_local.salience.rules.reading import Reading
 from npc_local.salience.rules.words import (
+    ADJECTIVE_THINGS,
     ARTICLES,
     COLOUR_THINGS,
     FUNCTION_WORDS,
@@ -33,12 +34,14 @@ from npc_local.salience.rules.words import (
     is_number,
 )
 
-_TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*|[^\s]")
+_TOKEN = re.compile(rf"{WORD.pattern}|\S")
 _OPENERS = ARTICLES | {"its", "his", "her", "their", "my", "your", "our", "this", "these", "those"}
 _PLAIN = re.compile(r"[a-z-]+")
 _PREPOSITIONS = frozenset({"of", "with", "in", "on", "at", "from", "like"}) | RELATIONS
 _MARKS = frozenset({'"', "\u201c", "(", "["})
 _NOUNS_IN_ED = frozenset({"seaweed", "steed", "speed", "breed", "tweed", "hundred", "biped"})
+_MODIFYING = frozenset({"JJ", "VBN", "VBG", "RB"})  # tags of what may stand before a noun
+_REACH = 12  # words that a noun phrase may have
 _OUTSIDE = "UH"  # the tag of words outside a noun phrase
 
 
@@ -47,7 +50,7 @@ def counted(prompt: str) -> tuple[SalientToken, ...]:
 
     Where no noun phrase is counted or described, the content words stand in.
     """
-    reading = _read(prompt)
+    reading = _read(_tagged(prompt))
     if not any(part.kind == "thing" for part in reading.parts):
         reading.read(reading.content)
     return tuple(bound(prompt, reading.words, reading.parts)) or content_words(prompt)
@@ -59,7 +62,7 @@ def covers(prompt: str) -> bool:
     Each word must be a number, a relation, a known attribute, a function word, about the picture
     itself, or a thing: one word, or a compound from the list, in a phrase that something opened.
     """
-    reading = _read(prompt)
+    reading = _read(_tagged(prompt))
     words = reading.words
     texts = tuple(word.text for word in words)
     if reading.has_verb or any(
@@ -102,6 +105,8 @@ class _Reading(Reading):
         """Take an adjective or a material before a noun, or an adjective said of one."""
         text, before_noun = self.text(at), self.noun_after(at) is not None
         adjective = is_adjective(text) or self.words[at].tag == "VBN"
+        if text in ADJECTIVE_THINGS and self.words[at].tag == "NN":
+            return
         if (adjective or text in MATERIALS) and (before_noun or self.words[at].tag == "JJ"):
             self.take(at, at, "attribute")
 
@@ -132,19 +137,22 @@ class _Reading(Reading):
         return self.text(start) in {"a", "an"} and not self.text(at).endswith("s")
 
 
-def _read(prompt: str) -> _Reading:
-    reading = _Reading(list(_tagged(prompt)))
+def _read(words: Sequence[Word]) -> _Reading:
+    reading = _Reading(words)
     reading.read(reading.compound, reading.relation, reading.colour, reading.number)
     reading.read(reading.attribute, reading.thing)
     return reading
 
 
-def _tagged(prompt: str) -> Iterator[Word]:
-    """Yield the words and marks of a prompt with the tags that lists can give."""
-    spans = [match.span() for match in _TOKEN.finditer(prompt)]
+def _tagged(prompt: str) -> list[Word]:
+    """Return the words and marks of a prompt with the tags that lists can give."""
+    spans = [match.span() for match in _TOKEN.finditer(spaced(prompt))]
     texts = [prompt[start:end].lower() for start, end in spans]
     tags = [*map(_tag, texts), "."]
-    is_open = False
+    for at in range(len(texts) - 1, -1, -1):
+        if texts[at] in ADJECTIVE_THINGS and _closes_phrase(texts, tags, at):
+            tags[at] = "NN"  # "a blue square", but "a square table"
+    words, is_open = [], False
     for at, (text, (start, end)) in enumerate(zip(texts, spans, strict=True)):
         tag, before = tags[at], texts[at - 1] if at else ""
         describes = is_colour(before) or is_adjective(before)
@@ -161,7 +169,28 @@ def _tagged(prompt: str) -> Iterator[Word]:
             tag = "NN" if is_open else _OUTSIDE
         elif tag != "RB" and (text not in {"and", ","} or not describes):
             is_open = False  # it goes on after "a red, round ball"
-        yield Word(text, start, end, tag, "", at, prompt[start].isupper())
+        words.append(Word(text, start, end, tag, "", at, prompt[start].isupper()))
+    return words
+
+
+def _closes_phrase(texts: Sequence[str], tags: Sequence[str], at: int) -> bool:
+    """Tell whether a word stands behind other words of a noun phrase, and no noun is behind it.
+
+    Args:
+        texts: the prompt's words and marks.
+        tags: theirs, and "." for the end.
+        at: the index of the word.
+    """
+    if at == 0 or tags[at - 1] not in {"DT", "CD", "JJ"}:
+        return False
+    behind = at + 1
+    if behind + 1 < len(texts) and texts[behind] in {"and", ","}:
+        # "a red square, blue circles", but "a round, wooden ball": a colour is named last.
+        described = tags[behind + 1] in {"JJ", "VBN"} or texts[behind + 1] in MATERIALS
+        return not described or is_colour(texts[at - 1])
+    while behind < at + _REACH and tags[behind] in _MODIFYING:
+        behind += 1
+    return tags[behind] not in {"NN", "CD"}
 
 
 def _tag(word: str) -> str:

@@ -7,9 +7,11 @@ build on this.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from npc_local.records import TokenKind
 from npc_local.salience.rules.binding import Part
+from npc_local.salience.rules.content import is_function_word
 from npc_local.salience.rules.depiction import depicting
 from npc_local.salience.rules.grammar import Word
 from npc_local.salience.rules.negation import negated
@@ -22,6 +24,7 @@ from npc_local.salience.rules.words import (
     RELATION_PHRASES,
     RELATIONS,
     SHADES,
+    continues_number,
     is_adjective,
     is_colour,
     is_compound,
@@ -51,6 +54,7 @@ class Reading:
         self.free = [word.is_word and at not in hidden for at, word in enumerate(words)]
         self.parts: list[Part] = []
         self._part_of: dict[int, Part] = {}
+        self._quotes_before = list(accumulate((one.text in QUOTES for one in words), initial=0))
 
     def read(self, *passes: Callable[[int], None]) -> None:
         """Go through the free words once a pass; afterwards the parts are in the prompt's order."""
@@ -61,7 +65,13 @@ class Reading:
         self.parts.sort(key=lambda part: part.first)
 
     def take(self, first: int, last: int, kind: TokenKind) -> None:
-        """Make the words [first, last] one salient part."""
+        """Make the words [first, last] one salient part, unless they have no content."""
+        if first == last and is_function_word(self.text(first)):
+            self.free[first] = False
+        else:
+            self._take(first, last, kind)
+
+    def _take(self, first: int, last: int, kind: TokenKind) -> None:
         part = Part(first, last, kind)
         self.parts.append(part)
         for at in part.indices:
@@ -86,9 +96,8 @@ class Reading:
         last = at
         while last + 1 < len(self.words) and self.text(last + 1) not in QUOTES:
             last += 1
-        before = sum(self.text(index) in QUOTES for index in range(at))
-        if before % 2 and last + 1 < len(self.words) and last - at < 8:
-            self.take(at, last, "thing")
+        if self._quotes_before[at] % 2 and last + 1 < len(self.words) and last - at < 8:
+            self._take(at, last, "thing")  # be it a sign that says "YOU"
 
     def compound(self, at: int) -> None:
         """Take a thing whose name has several words, from the list."""
@@ -106,7 +115,7 @@ class Reading:
         last = at
         if not self._names(at):
             return
-        while last + 1 < len(self.words):
+        while last + 1 < min(len(self.words), at + _REACH):
             if self.free[last + 1] and self._names(last + 1):
                 last += 1
             elif (
@@ -158,8 +167,10 @@ class Reading:
     def colour(self, at: int) -> None:
         """Take a colour with the words that tone it: "deep ocean blue", "pale mint"."""
         last = at
-        while self.is_free(last, last) and (
-            self.text(last) in SHADES or is_colour(self.text(last))
+        while (
+            last < at + _REACH
+            and self.is_free(last, last)
+            and (self.text(last) in SHADES or is_colour(self.text(last)))
         ):
             last += 1
         last -= 1
@@ -212,7 +223,17 @@ class Reading:
         if text == "one" and previous and (previous.tag in MODIFIERS or previous.text == "the"):
             self.free[at] = False
             return
-        self.take(at, at, "number")
+        last = at
+        while last + 1 < len(self.words):
+            # "two hundred and one"
+            joined = self.text(last) in {"hundred", "thousand"} and self.text(last + 1) == "and"
+            behind = last + 1 + joined
+            if not self.is_free(last + 1, behind):
+                break
+            if not continues_number(self.text(last), self.text(behind)):
+                break
+            last = behind
+        self.take(at, last, "number")
 
     def joins(self, at: int) -> bool:
         """Tell whether a noun and the word behind it are one compound."""

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +26,17 @@ _CONFIG = "config.cfg"
 _NEEDED = ("tagger", "parser")
 _UNUSED = ("ner", "lemmatizer")
 _WHEEL = "en_core_web_sm-3.8.0-py3-none-any.whl"
-_WITHOUT = 'tokens = "quantity" in the encoder\'s settings does without spaCy'
-_INSTALL_SPACY = f"install it with `pip install 'npc-local[parser]'`, or {_WITHOUT}"
+_ENGLISH = re.compile(r"en_[a-z]+_[a-z]+_(?:sm|md|lg|trf)")  # spaCy's packages of English
+_WITHOUT = (
+    'tokens = "quantity" of the encoder in models.toml (rank: --tokens quantity) does without spaCy'
+)
+_DOWNLOAD = "`python -m spacy download {}`"
+_INSTALL_SPACY = (
+    "install it with `pip install 'npc-local[parser]'` and its model with "
+    f"{_DOWNLOAD.format(PACKAGES[0])}; or {_WITHOUT}"
+)
 _INSTALL = (
-    f"install it with `python -m spacy download {PACKAGES[0]}`; for a machine without a network, "
+    f"install it with {_DOWNLOAD.format(PACKAGES[0])}; for a machine without a network, "
     "run `scripts/download_models.sh --profile NAME --to DIR --spacy` on another one, carry DIR "
     f"over, and run `pip install --no-index DIR/wheels/{_WHEEL}`; or {_WITHOUT}"
 )
@@ -113,6 +121,12 @@ def _find(name_or_dir: str | None) -> Path:
         return path
     if name_or_dir.isidentifier() and _is_installed(name_or_dir):
         return _data_of(name_or_dir)
+    if _ENGLISH.fullmatch(name_or_dir) and name_or_dir != PACKAGES[0]:
+        raise ConfigError(
+            f"{name_or_dir}: this spaCy model is not installed; install it with "
+            f"{_DOWNLOAD.format(name_or_dir)}, or leave spacy_model out for {PACKAGES[0]}; or "
+            f"{_WITHOUT}"
+        )
     raise ConfigError(
         f"{name_or_dir}: neither a directory nor an installed spaCy model; for {PACKAGES[0]}: "
         f"{_INSTALL}"
@@ -131,8 +145,7 @@ def _data_of(name: str) -> Path:
             if (path / _CONFIG).is_file():
                 return path
     raise ModelFilesError(
-        f"{name}: the installed package holds no spaCy model (no {_CONFIG}); install it again, or "
-        f"name another; {_INSTALL}"
+        f"{name}: the installed package holds no spaCy model (no {_CONFIG}); {_again(name)}"
     )
 
 
@@ -147,7 +160,7 @@ def _load(path: Path) -> Language:
     except Exception as error:
         raise ModelFilesError(
             f"{path}: spaCy {_spacy_version()} cannot load this model ({_first_line(error)}); "
-            f"it may be damaged, or made for another version; {_INSTALL}"
+            f"it may be damaged, or made for another version; {_again(path.name)}"
         ) from error
     lacking = [name for name in _NEEDED if name not in model.pipe_names]
     if model.lang != "en" or lacking:
@@ -158,6 +171,14 @@ def _load(path: Path) -> Language:
             f"needs a model of English with {' and '.join(_NEEDED)}; {_INSTALL}"
         )
     return model
+
+
+def _again(name: str) -> str:
+    """Return how to replace a model, given its name, a version perhaps behind it."""
+    package = name.partition("-")[0]
+    if _ENGLISH.fullmatch(package) and package != PACKAGES[0]:
+        return f"install it again with {_DOWNLOAD.format(package)}; or {_WITHOUT}"
+    return f"name another, or {PACKAGES[0]}: {_INSTALL}"
 
 
 def _first_line(error: Exception) -> str:

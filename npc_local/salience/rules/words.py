@@ -6,6 +6,8 @@ word would be taken for something else.
 
 from __future__ import annotations
 
+import re
+
 
 def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -15,11 +17,14 @@ ARTICLES = _set("a an the")
 NUMBERS = _set(
     """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
     fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty
-    ninety hundred hundreds thousand thousands million dozen dozens pair pairs couple several
-    few many multiple numerous trio single"""
+    ninety hundred hundreds thousand thousands million millions billion billions dozen dozens pair
+    pairs couple several few many multiple numerous trio single"""
 )
+# What other numbers are multiples of: "two hundred".
+MAGNITUDES = _set("hundred thousand million billion dozen")
+_TENS = _set("twenty thirty forty fifty sixty seventy eighty ninety")
 # These count only what follows an "of": "a pair of shoes", but "a happy couple".
-COLLECTIVES = _set("pair pairs couple dozens hundreds thousands trio")
+COLLECTIVES = _set("pair pairs couple dozens hundreds thousands millions billions trio")
 
 COLOURS = _set(
     """red orange yellow green blue purple violet indigo pink brown black white gray grey cyan
@@ -82,6 +87,8 @@ QUALITIES = _set(
     precious perfect busy crowded rounded mossy holographic rich"""
 )
 ADJECTIVES = SIZES | SHAPES | QUALITIES
+# Adjectives that are things where no noun follows: "a blue square".
+ADJECTIVE_THINGS = _set("square round oval spiral crescent giant miniature antique plain")
 # Endings of adjectives even where the word is tagged as a noun; and adjectives made of names,
 # beside those in -ian.
 ADJECTIVAL = ("ous", "escent", "esque", "ful")
@@ -256,9 +263,31 @@ def is_compound(words: tuple[str, ...]) -> bool:
     return any((*first, ending) in COMPOUNDS for ending in endings)
 
 
+# Numbers that others are made of: "twenty-one", but not "one-pair".
+_CARDINALS = NUMBERS - COLLECTIVES - _set("several few many multiple numerous single")
+_GROUPED = re.compile(r"\d+(?:[.,]\d+)+")
+
+
 def is_number(word: str) -> bool:
-    """Tell whether a word says how many, in digits or letters; not for years and the like."""
-    return word in NUMBERS or (word.isdecimal() and len(word) < 4)
+    """Tell whether a word says how many, in digits or letters; not for years and the like.
+
+    "1,000", "3.5", "twenty-one" and "two-hundred-and-one" are one number each.
+    """
+    if word.isdecimal():
+        return len(word) != 4 or not 1100 <= int(word) < 2100
+    first, *others = word.split("-")
+    return (
+        word in NUMBERS
+        or _GROUPED.fullmatch(word) is not None
+        or (first in _CARDINALS and all(one in _CARDINALS or one == "and" for one in others))
+    )
+
+
+def continues_number(before: str, word: str) -> bool:
+    """Tell whether two words, one behind the other, are one number: "two hundred", "twenty one"."""
+    if before not in _CARDINALS and not (before[:1].isdecimal() and is_number(before)):
+        return False
+    return word in MAGNITUDES or (before in MAGNITUDES | _TENS and word in _CARDINALS)
 
 
 def is_adjective(word: str) -> bool:

@@ -41,6 +41,10 @@ def tokens(prompt: str) -> tuple[SalientToken, ...]:
         # Numbers.
         "A [~white>cat] [cat] and [#hundreds>birds] of [birds]",
         "a [#pair>shoes] of [~green>shoes] [shoes] and a [~happy>couple] [couple]",
+        "[#1,000>balloons] [~red>balloons] [balloons]",
+        "[#3.5>apples] [apples] and [#twenty-one>cats] [cats]",
+        "[#two hundred and one>birds] [birds] and [#one>cat] [cat]",
+        "a [~1950s>diner] [diner]",
         # Relations, wherever they stand and whatever their tag.
         "[~white>cat] [cat] on the [@above] and [~green>car] [car] on the [@below]",
         "a [spoon] [@in front of] a [fork], a [cup] in the [@middle]",
@@ -64,6 +68,14 @@ def tokens(prompt: str) -> tuple[SalientToken, ...]:
         "a [strawberry] the size of a [truck]",
         'a [sign] that says "[OPEN LATE]"',
         "A PHOTO OF [#TWO>DOGS] [~BLACK>DOGS] [DOGS]",
+        # Words without content, whatever stands at their ends.
+        "\u200bin the [sky]",
+        "a [dog] \u200b\u200bin\u200b the [sky]",
+        "\u200din the [sky]",
+        "_in_ the [sky]",
+        "The [~red>cat] [cat] \u2019s on a [mat]",
+        "a [man] who isn\u2019t wearing a hat",
+        'a [sign] that says "[YOU]"',
         # Where nothing is left: content words, or words.
         "without [cats]",
         "the [photo]",

@@ -31,6 +31,27 @@ WORDS = ("a", "red", "two", "cat", ",", "of", "sitting", "left", "no")
         "a [~pale blue>boat] [boat] [@next to] a [~deep ocean blue>car] [car]",
         "a [~glass>vase] [vase] and a [~round>ball], [~wooden>ball] [ball]",
         "a [~heart-shaped>cookie] [cookie]",
+        # So may a shape; it is where the phrase ends with it.
+        "[#Three>circles] [~red>circles] [circles] [@above] [#one>square] [~blue>square] [square]",
+        "[#two>squares] [~green>squares] [squares]",
+        "a [~red>square] [square] and a [~blue>oval] [oval]",
+        "a [~red>square] [square], [~blue>circles] [circles]",
+        "a [~square>table] [table]",
+        "a [~giant>square] [square]",
+        "a [~large>table] [~round>table] [~wooden>table] [table]",
+        "a [~round>room] [~crowded>room] [room]",
+        "a [~round>orange] [orange] on the [@left]",
+        "the [table] is [~round]",
+        "[#one>square] [square], [#two>ovals] [ovals]",
+        # Numbers of several digits or words are one.
+        "[#1,000>balloons] [~red>balloons] [balloons]",
+        "[#3.5>apples] [apples] and [#10000>dogs] [dogs]",
+        "[#Twenty-one>cats] [cats] and [#thirty five>dogs] [dogs]",
+        "[#two hundred and one>birds] [birds] and [#two>cats] [cats]",
+        "a [#dozen>eggs] [eggs] and [#one>cup] [cup]",
+        "in [1984], [#two>cats] [cats]",
+        # A character of no width is a space.
+        "[#two>cats] [~red>cats]\u200b [cats]",
         # A run ends where the phrase ends, and behind "a" a plural is a verb.
         "a [cat], dogs everywhere",
         "[#one>cat] [cat] sitting on the [sofa]",
@@ -59,6 +80,8 @@ def test_cases(expected: str) -> None:
         "a larger stop sign on the left and a smaller skis on the right",
         "one wine glass, two tv remotes, and three suitcases",
         "seven sheeps",
+        "Three red circles above one blue square",
+        "1,000 red balloons and twenty-one cats",
     ],
 )
 def test_covers_what_it_understands(prompt: str) -> None:
