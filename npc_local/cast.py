@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,12 @@ from npc_local.config import ResolvedProfile
 from npc_local.diffusion.base import Generator
 from npc_local.egress import permit
 from npc_local.errors import ConfigError
-from npc_local.loop import Cast
 from npc_local.roles import Rules
 from npc_local.salience.base import Scorer
 from npc_local.salience.encoders import Source
 from npc_local.settings import BackendSettings, EncoderSettings
-from npc_local.turns import Side, TurnBackend, TurnGenerator, Turns, TurnScorer
+from npc_local.steps import Cast
+from npc_local.turns import Phases, Side, Turns
 
 if TYPE_CHECKING:
     from npc_local.backends.vllm_server import VllmServer
@@ -33,13 +33,15 @@ async def open_cast(
     generator: Generator | None = None,
     scorer: Scorer | None = None,
     logs: Path | None = None,
+    judge: str | None = None,
 ) -> AsyncIterator[Cast]:
     """Open everything that `profile` names, each backend once; `generator`, `scorer` replace its.
 
     Servers start here, one after the other; model directories are checked here, and the generator
     and the encoder load with their first use, so that nothing allocates while a server measures
     how much memory it may take. `logs` is the directory for what models answer, word for word
-    (NAME.replies.jsonl), and for the logs of servers that are started (NAME.log).
+    (NAME.replies.jsonl), and for the logs of servers that are started (NAME.log). `judge` is the
+    one of the profile's backends that judges results, if any does.
 
     Raises:
         ConfigError: an entry points at something that cannot be used.
@@ -51,23 +53,24 @@ async def open_cast(
             from npc_local.diffusion.generator import DiffusersGenerator
 
             generator = DiffusersGenerator(profile.generator)
+        shared = False
         if scorer is None:
-            scorer = _open_scorer(profile, generator)
+            scorer, shared = _open_scorer(profile, generator)
         phases = _Phases(profile, generator, scorer) if profile.gpu == "phased" else None
-        seeing = {profile.verifier, profile.captioner}
+        seeing = {profile.verifier, profile.captioner, judge}
         backends: dict[str, Backend] = {}
         for name, settings in profile.backends.items():
             log = None if logs is None else logs / f"{name}.log"
             agent = _opened(name, settings, log=log, sees=name in seeing, phases=phases)
             backends[name] = await stack.enter_async_context(agent)
+        sides = None
         if phases is not None:
             await phases.begin()
-        for backend in backends.values():
-            await backend.check()
-        if phases is not None:
-            generator = TurnGenerator(generator, phases.turns, phases.images)
-            scorer = TurnScorer(scorer, phases.turns, phases.images)
-            stack.push_async_callback(phases.turns.close)
+            sides = phases.sides()
+            stack.push_async_callback(sides.turns.close)
+        for name, backend in backends.items():
+            async with nullcontext() if sides is None else sides.for_agent(name):
+                await backend.check()
         yield Cast(
             generator=generator,
             verifier=backends[profile.verifier],
@@ -75,6 +78,9 @@ async def open_cast(
             proposer=backends[profile.proposer],
             scorer=scorer,
             rules=Rules(profile.strictness, profile.votes, profile.proposals),
+            shared_encoder=shared,
+            phases=sides,
+            judge=None if judge is None else backends[judge],
         )
 
 
@@ -115,7 +121,7 @@ async def _opened(
             stack.enter_context(permit(settings.base_url))
         stack.push_async_callback(backend.aclose)
         if phases is not None:
-            backend = phases.take_in(backend, settings)
+            phases.take_in(backend, settings)
         if log is not None and settings.kind in ("vllm", "openai"):
             backend = RecordedBackend(backend, log.with_suffix(".replies.jsonl"))
         yield backend
@@ -135,15 +141,18 @@ class _Phases:
                 f'profiles.{profile.name}: gpu = "phased" needs a generator that gives the GPU '
                 'back, as the profile\'s own does; choose gpu = "resident" for a pipeline of yours'
             )
-        self.turns = Turns()
         self._name = profile.name
         self._generator, self._scorer = generator, scorer
-        self._servers: list[VllmServer] = []
-        self.images = Side("images", self._enter_images, self._leave_images)
-        self.agents = Side("agents", self._enter_agents, self._leave_agents)
+        self._servers: dict[str, VllmServer] = {}
 
-    def take_in(self, backend: Backend, settings: BackendSettings) -> Backend:
-        """Return a backend that answers in turns, if it needs the GPU.
+    def sides(self) -> Phases:
+        """Return both sides, for whoever takes turns."""
+        images = Side("images", self._enter_images, self._leave_images)
+        agents = Side("agents", self._enter_agents, self._leave_agents)
+        return Phases(Turns(), images, agents, frozenset(self._servers))
+
+    def take_in(self, backend: Backend, settings: BackendSettings) -> None:
+        """Have a backend answer in turns, if it needs the GPU.
 
         Raises:
             ConfigError: a server that runs already may hold the GPU and cannot be stopped.
@@ -151,27 +160,28 @@ class _Phases:
         if settings.kind not in ("vllm", "openai") or (
             settings.kind == "openai" and settings.allow_network
         ):
-            return backend  # in this process, or on other machines
+            return  # in this process, or on other machines
         server = getattr(backend, "server", None)
         if server is None:
             raise ConfigError(
                 f'profiles.{self._name}: gpu = "phased": backends.{backend.name} has a base_url, '
                 'so its server cannot be stopped; give it a [server], or choose gpu = "resident"'
             )
-        self._servers.append(server)
-        return TurnBackend(backend, self.turns, self.agents)
+        self._servers[backend.name] = server
 
     async def begin(self) -> None:
         """Have the images' side leave what it may hold from an earlier run."""
         await self._leave_images()
 
     async def _enter_agents(self) -> None:
-        for server in self._servers:  # one after the other: each measures what memory is free
+        for (
+            server
+        ) in self._servers.values():  # one after the other: each measures what memory is free
             await server.wake()
 
     async def _leave_agents(self) -> None:
         results = await asyncio.gather(
-            *(server.sleep() for server in self._servers), return_exceptions=True
+            *(server.sleep() for server in self._servers.values()), return_exceptions=True
         )
         for result in results:  # all of them have been asked
             if isinstance(result, BaseException):
@@ -193,11 +203,16 @@ def _tell(part: object, what: str) -> None:
         act()
 
 
-def _open_scorer(profile: ResolvedProfile, generator: Generator) -> Scorer:
-    """Open the profile's encoder; one that the generator holds anyway is not loaded twice."""
+def _open_scorer(profile: ResolvedProfile, generator: Generator) -> tuple[Scorer, bool]:
+    """Open the profile's encoder; one that the generator holds anyway is not loaded twice.
+
+    Returns:
+        The scorer, and whether it computes on the generator's encoder.
+    """
     from npc_local.salience.scorer import SalienceScorer
 
-    return SalienceScorer.open(profile.encoder, _held_by(generator, profile.encoder))
+    source = _held_by(generator, profile.encoder)
+    return SalienceScorer.open(profile.encoder, source), source is not None
 
 
 def _held_by(generator: Generator, encoder: EncoderSettings) -> Source | None:
@@ -206,23 +221,24 @@ def _held_by(generator: Generator, encoder: EncoderSettings) -> Source | None:
     from npc_local.diffusion.sampling import PipelineGenerator
     from npc_local.salience.encoders import TextEncoder, from_generator
 
-    part, tokenizer = encoder.text_encoder, encoder.tokenizer
+    part = encoder.text_encoder
     if isinstance(generator, DiffusersGenerator) and encoder.is_held_by(generator.settings):
         bits = generator.settings.quantization
+        quantized = bits is not None and part in bits.components
         return from_generator(
             encoder,
-            lambda: (getattr(generator.pipe, tokenizer), getattr(generator.pipe, part)),
-            bits.model_dump(mode="json") if bits is not None and part in bits.components else None,
+            lambda: generator.pipe,
+            bits.model_dump(mode="json") if bits is not None and quantized else None,
         )
-    if isinstance(generator, PipelineGenerator) and encoder.kind != "decoder":
+    if isinstance(generator, PipelineGenerator) and encoder.kind == "t5" and encoder.is_pair():
         # A pipeline of the user's, loaded from the very directory that the encoder names. What has
         # been done to it since is not known: its word vectors are not kept on disk.
         pipe = generator.pipe
-        home = getattr(pipe, "name_or_path", None)
-        parts = [getattr(pipe, name, None) for name in (tokenizer, part)]
-        if home and Path(home).resolve() == encoder.path.resolve() and all(parts):
+        home, model = getattr(pipe, "name_or_path", None), getattr(pipe, part, None)
+        same = home and Path(home).resolve() == encoder.path.resolve()
+        if same and str(getattr(model, "dtype", None)) == f"torch.{encoder.dtype}":
             return Source(
-                lambda: TextEncoder(parts[0], parts[1], encoder.memory_gib),
+                lambda: TextEncoder.of_pipeline(encoder, pipe),
                 generator.fingerprint,
                 cached=False,
                 owned=False,

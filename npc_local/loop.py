@@ -1,22 +1,17 @@
 """The paper's algorithm for one prompt (arXiv 2512.07702, "The loop").
 
 Generate, verify; if wrong: caption, propose, rank, and regenerate with one negative prompt after
-the other until an image is correct. It speaks to protocols only: how images are made, who judges
-them, and where anything is kept are left to others.
+the other until an image is correct. What a step is, who does it, and whether it
+has been done before are `steps`' matter.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal, TypeVar
 
-from npc_local import roles
-from npc_local.backends.base import Backend
-from npc_local.diffusion.base import Generator
 from npc_local.errors import NpcError
 from npc_local.records import (
     Attempt,
@@ -24,7 +19,6 @@ from npc_local.records import (
     Caption,
     Checklist,
     Correction,
-    Negative,
     Proposal,
     Rejected,
     Render,
@@ -32,23 +26,11 @@ from npc_local.records import (
     Status,
     Verdict,
 )
-from npc_local.salience.base import Scorer
+from npc_local.steps import Cast, Steps
 
 StepName = Literal["checklist", "generate", "verify", "caption", "propose", "rank"]
 StepValue = Checklist | Render | Verdict | Caption | Proposal | tuple[Candidate, ...]
 T = TypeVar("T", bound=StepValue)
-
-
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """Who plays: the generator, the three agents, and the scorer that ranks; and by which rules."""
-
-    generator: Generator
-    verifier: Backend
-    captioner: Backend
-    proposer: Backend
-    scorer: Scorer
-    rules: roles.Rules = field(default_factory=roles.Rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +60,9 @@ def ignore(event: Begin | Step) -> None:
 
 async def correct(
     prompt: str,
-    cast: Cast,
+    cast: Cast | None = None,
     *,
+    steps: Steps | None = None,
     seed: int,
     candidates: int = 5,
     checklist: Checklist | None = None,
@@ -87,10 +70,11 @@ async def correct(
 ) -> Correction:
     """Look for an image that matches `prompt`, with at most `candidates` negative prompts.
 
-    `prompt` has passed `prompts.check_prompt`. `checklist` says what its images are checked for,
-    where that is known already, from a benchmark's metadata for example; None asks the verifier,
-    before the first image. `watch` is told when each step begins and ends, in the event loop's
-    thread; an exception it raises ends the search.
+    Give either a `cast`, or the `steps` that several prompts share. `prompt` has passed
+    `prompts.check_prompt`. `checklist` says what its images are checked for, where that is known
+    already, from a benchmark's metadata for example; None asks the verifier, before the first
+    image. `watch` is told when each step begins and ends, in the event loop's thread; an exception
+    it raises ends the search.
 
     An `NpcError` on the way gives status "error" with everything judged so far and no answer. An
     image whose verification failed has no verdict and is in no attempt: it went to `watch`, as the
@@ -98,8 +82,14 @@ async def correct(
     propagates, cancellation included; an image in the making is then finished by its thread and
     dropped.
     """
+    if steps is None:
+        if cast is None:
+            raise TypeError("correct() takes a cast or steps")
+        steps = Steps(cast)
+    elif cast is not None:
+        raise TypeError("correct() takes a cast or steps, not both")
     begun = perf_counter()
-    search = _Search(prompt, cast, seed, candidates, watch, checklist)
+    search = _Search(prompt, steps, seed, candidates, watch, checklist)
     status: Status
     answer: Attempt | None
     failure: NpcError | None = None
@@ -130,7 +120,7 @@ class _Search:
     """One prompt's search, and what it has found so far (kept when a step fails)."""
 
     prompt: str
-    cast: Cast
+    steps: Steps
     seed: int
     count: int
     watch: Watch
@@ -144,36 +134,31 @@ class _Search:
 
     async def run(self) -> tuple[Status, Attempt]:
         """Return how the search ended, and with which image."""
-        cast, prompt = self.cast, self.prompt
-        for agent in (cast.verifier, cast.proposer):
-            agent.accepts(prompt)
+        steps, prompt, cast = self.steps, self.prompt, self.steps.cast
+        for part in (cast.verifier, cast.proposer, cast.scorer):
+            part.accepts(prompt)
 
         # 1. What must hold, from the words alone; generate and verify. Nothing else runs for an
         # image that is right at once.
         if self.checklist is None:
-            self.checklist = await self._step(
-                "checklist", 0, roles.checklist(cast.verifier, prompt)
-            )
+            self.checklist = await self._step("checklist", 0, steps.checklist(prompt))
         original = self.original = await self._attempt(None, self.checklist, index=0)
         if original.verdict.correct:
             return "already-correct", original
 
         # 2. Describe what came out; 3. propose what to steer away from, knowing why it failed.
-        image, reason, mode = original.render.image, original.verdict.reason, cast.rules.proposals
-        if mode != "prompt-only":
-            self.caption = await self._step("caption", 0, roles.describe(cast.captioner, image))
+        image, reason = original.render.image, original.verdict.reason
+        if cast.rules.proposals != "prompt-only":
+            self.caption = await self._step("caption", 0, steps.describe(image))
         proposal = await self._step(
-            "propose",
-            0,
-            roles.propose(cast.proposer, prompt, self.caption, reason, self.count, mode),
+            "propose", 0, steps.propose(prompt, self.caption, reason, self.count)
         )
         self.rejected = proposal.rejected
         if not proposal.negatives:
             return "best-effort", original
 
         # 4. Rank by salience, in text space: no image is made.
-        ranking = asyncio.to_thread(self._rank, proposal.negatives)
-        self.candidates = await self._step("rank", 0, ranking)
+        self.candidates = await self._step("rank", 0, steps.rank(prompt, proposal.negatives))
 
         # 5. Regenerate in rank order, with the same seed, up to the first correct image.
         for index, candidate in enumerate(self.candidates, start=1):
@@ -190,30 +175,14 @@ class _Search:
         self, candidate: Candidate | None, checklist: Checklist, index: int
     ) -> Attempt:
         """Make one image and have it judged."""
-        # The generator blocks: in a thread of its own it leaves the agents cancellable.
-        render = await self._step("generate", index, asyncio.to_thread(self._generate, candidate))
+        negative = None if candidate is None else candidate.negative.text
+        shot = Shot(self.prompt, negative, self.seed)
+        render = await self._step("generate", index, self.steps.generate(shot))
         self.forwards += render.forwards
         verdict = await self._step(
-            "verify",
-            index,
-            roles.verify(self.cast.verifier, self.prompt, checklist, render.image, self.cast.rules),
+            "verify", index, self.steps.verify(self.prompt, checklist, render.image)
         )
         return Attempt(candidate, render, verdict)
-
-    def _generate(self, candidate: Candidate | None) -> Render:
-        negative = None if candidate is None else candidate.negative.text
-        [render] = self.cast.generator.generate([Shot(self.prompt, negative, self.seed)])
-        return render
-
-    def _rank(self, negatives: Sequence[Negative]) -> tuple[Candidate, ...]:
-        """Sort from the highest salience score down; ties keep the proposer's order."""
-        texts = [negative.text for negative in negatives]
-        scores = self.cast.scorer.score(self.prompt, texts)
-        ranked = [Candidate(*pair) for pair in zip(negatives, scores, strict=True)]
-        for candidate in ranked:
-            if not math.isfinite(candidate.score):
-                raise NpcError(f"salience score of {candidate.negative.text!r} is not a number")
-        return tuple(sorted(ranked, key=lambda candidate: candidate.score, reverse=True))
 
     async def _step(self, name: StepName, index: int, work: Awaitable[T]) -> T:
         """Await one step of the method, telling `watch` before and after."""

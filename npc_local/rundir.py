@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import secrets
 import tempfile
 import time
@@ -26,6 +25,7 @@ from pydantic import TypeAdapter
 
 from npc_local import __version__, egress
 from npc_local.config import ResolvedProfile
+from npc_local.durable import cannot_write, write_durably
 from npc_local.errors import StorageError
 from npc_local.loop import Begin, Step
 from npc_local.records import (
@@ -71,7 +71,7 @@ def output_directory(wanted: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryFile(dir=path):
             pass  # only a write tells whether one can write
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     try:
         yield path
     finally:
@@ -80,9 +80,9 @@ def output_directory(wanted: Path | None) -> Iterator[Path]:
                 path.rmdir()
 
 
-def folder_name(index: int, prompt: str) -> str:
-    """Name the directory of one prompt of several."""
-    return f"{index:02d}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+def folder_name(index: int, prompt: str, digits: int = 2) -> str:
+    """Name the directory of one prompt of several; `digits` is the least its number takes."""
+    return f"{index:0{digits}d}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
 
 
 class RunDir:
@@ -111,7 +111,7 @@ class RunDir:
         match event:
             case Step(index=index, value=Render() as render):
                 self._renders[index] = render
-                _write(self.path / _image_name(index), _png(render.image))
+                write_durably(self.path / _image_name(index), _png(render.image))
             case Step(index=index, value=Verdict() as verdict):
                 self._verdicts[index] = verdict
             case Step(value=Caption() as caption):
@@ -150,9 +150,9 @@ class RunDir:
         """
         try:
             if correction.answer is not None:
-                _write(self.path / ANSWER, _png(correction.answer.render.image))
+                write_durably(self.path / ANSWER, _png(correction.answer.render.image))
             if correction.original is not None:
-                _write(self.path / SHEET, _png(sheet(correction)))
+                write_durably(self.path / SHEET, _png(sheet(correction)))
         except StorageError as error:
             correction = _failed(correction, error)
         try:
@@ -174,7 +174,7 @@ class RunDir:
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         # What of a path is no UTF-8 (a lone surrogate in Python) becomes a JSON escape.
-        _write(self.path / RECORD, text.encode("utf-8", "backslashreplace"))
+        write_durably(self.path / RECORD, text.encode("utf-8", "backslashreplace"))
 
     def record(self, correction: Correction) -> dict[str, Any]:
         """Return a correction as plain data, its images as absolute paths."""
@@ -277,39 +277,3 @@ def _png(image: Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and have it on the disk before returning.
-
-    Raises:
-        StorageError: it cannot be written; what was there before is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(3)}")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        try:
-            with temporary.open("xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a rename in this directory survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _cannot_write(path: Path, error: OSError) -> StorageError:
-    """Say what could not be written, and why."""
-    return StorageError(f"{path}: cannot be written: {error.strerror or error}")

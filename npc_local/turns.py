@@ -2,21 +2,17 @@
 
 `gpu = "phased"` in a profile. A side keeps the GPU until the other wants it and its own work is
 done; then it leaves its memory before the other enters. What entering and leaving mean is each
-side's matter: moving a pipeline, starting or waking a server.
+side's matter: moving a pipeline, starting or waking a server. When a turn is asked for is left
+to `steps`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
-
-from npc_local.backends.base import Backend, Reply, Request
-from npc_local.diffusion.base import Generator
-from npc_local.records import Render, Shot
-from npc_local.salience.base import Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +25,22 @@ class Side:
 
 
 class Turns:
-    """Gives the GPU to one side at a time; work of the same side may overlap."""
+    """Gives the GPU to one side at a time; work of the same side may overlap.
+
+    Attributes:
+        quiet: tells whether all who may want a turn next have asked for it. Until then the GPU
+            stays where it is: an exchange takes long, and the next to ask may be of the same side.
+            `look_again` whenever that may have become true.
+    """
 
     def __init__(self) -> None:
         """Nobody has the GPU yet."""
+        self.quiet: Callable[[], bool] = lambda: True
         self._holder: Side | None = None
         self._ready = False  # whether the holder has entered in full
         self._working = 0
         self._changed = asyncio.Condition()
+        self._telling: asyncio.Future[None] | None = None  # held, or it might be collected
 
     async def begin(self, side: Side) -> None:
         """Wait for the other side's work to end, and have the GPU for `side` until `end`.
@@ -46,7 +50,10 @@ class Turns:
         """
         async with self._changed:
             await self._changed.wait_for(
-                lambda: not self._working or (self._holder is side and self._ready)
+                lambda: (
+                    (self._holder is side and self._ready)
+                    or (not self._working and (self._holder is None or self.quiet()))
+                )
             )
             if self._holder is not side or not self._ready:
                 await _to_its_end(self._exchange(side))
@@ -61,10 +68,17 @@ class Turns:
         await side.enter()
         self._ready = True
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Be done with a turn; the side keeps the GPU until the other wants it."""
+        self._working -= 1
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Have those who wait look whether it is their turn."""
+        self._telling = asyncio.ensure_future(self._tell())
+
+    async def _tell(self) -> None:
         async with self._changed:
-            self._working -= 1
             self._changed.notify_all()
 
     @asynccontextmanager
@@ -74,8 +88,7 @@ class Turns:
         try:
             yield
         finally:
-            # Shielded: whoever is cancelled has stopped working all the same.
-            await asyncio.shield(self.end())
+            self.end()
 
     async def close(self) -> None:
         """Take the GPU from whoever has it, once its work is done."""
@@ -97,91 +110,17 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-class TurnBackend:
-    """A backend that answers in the agents' turns only; a `Backend`."""
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """The two sides of one GPU. `served` names the backends whose models are on it."""
 
-    def __init__(self, backend: Backend, turns: Turns, side: Side) -> None:
-        """Stand before `backend`."""
-        self.name = backend.name
-        self._backend, self._turns, self._side = backend, turns, side
+    turns: Turns
+    images: Side
+    agents: Side
+    served: frozenset[str]
 
-    async def complete(self, request: Request) -> Reply:
-        """Answer in a turn of the agents."""
-        async with self._turns.turn(self._side):
-            return await self._backend.complete(request)
-
-    def accepts(self, prompt: str) -> None:
-        """Refuse what the backend refuses; no turn is needed."""
-        self._backend.accepts(prompt)
-
-    async def check(self) -> None:
-        """Check in a turn of the agents."""
-        async with self._turns.turn(self._side):
-            await self._backend.check()
-
-    def fingerprint(self) -> str:
-        """Return the backend's own: whose turn it is changes no answer."""
-        return self._backend.fingerprint()
-
-    async def aclose(self) -> None:
-        """Close the backend."""
-        await self._backend.aclose()
-
-
-class TurnGenerator:
-    """A generator that works in the generator's turns only; a `Generator`.
-
-    Called in a thread that is not the event loop's, as the loop does.
-    """
-
-    def __init__(self, generator: Generator, turns: Turns, side: Side) -> None:
-        """Stand before `generator`. Made inside the event loop that the turns are taken in."""
-        self._generator, self._turns, self._side = generator, turns, side
-        self._loop = asyncio.get_running_loop()
-
-    def generate(self, shots: Sequence[Shot]) -> list[Render]:
-        """Make images in a turn of the generator."""
-        with _turn_from_thread(self._turns, self._side, self._loop):
-            return self._generator.generate(shots)
-
-    @property
-    def on_step(self) -> Any:
-        """What the generator tells its denoising steps to, if it tells them."""
-        return getattr(self._generator, "on_step", None)
-
-    @on_step.setter
-    def on_step(self, told: Any) -> None:
-        if hasattr(self._generator, "on_step"):
-            self._generator.on_step = told
-
-    def fingerprint(self) -> str:
-        """Return the generator's own."""
-        return self._generator.fingerprint()
-
-
-class TurnScorer:
-    """A scorer that works in the generator's turns only; a `Scorer`, called as `TurnGenerator`."""
-
-    def __init__(self, scorer: Scorer, turns: Turns, side: Side) -> None:
-        """Stand before `scorer`. Made inside the event loop that the turns are taken in."""
-        self._scorer, self._turns, self._side = scorer, turns, side
-        self._loop = asyncio.get_running_loop()
-
-    def score(self, prompt: str, negatives: Sequence[str]) -> list[float]:
-        """Score negatives in a turn of the generator."""
-        with _turn_from_thread(self._turns, self._side, self._loop):
-            return self._scorer.score(prompt, negatives)
-
-    def fingerprint(self) -> str:
-        """Return the scorer's own."""
-        return self._scorer.fingerprint()
-
-
-@contextmanager
-def _turn_from_thread(turns: Turns, side: Side, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Have the GPU for `side` while inside, from a thread other than the loop's."""
-    asyncio.run_coroutine_threadsafe(turns.begin(side), loop).result()
-    try:
-        yield
-    finally:
-        asyncio.run_coroutine_threadsafe(turns.end(), loop).result()
+    def for_agent(self, name: str | None = None) -> AbstractAsyncContextManager[None]:
+        """Return a turn of the backend `name`, empty if its model is elsewhere; None: of any."""
+        if name is None or name in self.served:
+            return self.turns.turn(self.agents)
+        return nullcontext()

@@ -47,6 +47,9 @@ class FakeScorer:
         """Return a constant: always the same scores."""
         return "fake"
 
+    def accepts(self, prompt: str) -> None:
+        """Accept any prompt."""
+
     def score(self, prompt: str, negatives: Sequence[str]) -> list[float]:
         """Look the scores up."""
         self.asked.append((prompt, list(negatives)))

@@ -114,6 +114,18 @@ def test_an_encoder_with_other_settings_is_its_own(home, override):
     model = cast.scorer._encoder.model
     assert "pipe" not in vars(cast.generator)
     assert model is not cast.generator.pipe.text_encoder_2
+    assert not cast.shared_encoder
+
+
+@pytest.mark.parametrize(
+    ("override", "shared"),
+    [("generators.tiny.loras=[{path='lora'}]", False), ("encoders.tiny.memory_gib=2.0", True)],
+)
+def test_a_clip_that_loras_may_change_is_not_shared(home, override, shared):
+    parts = {"kind": "clip", "text_encoder": "text_encoder", "tokenizer": "tokenizer"}
+    overrides = [*(f"encoders.tiny.{key}={value}" for key, value in parts.items()), override]
+    profile = load_config(home / "models.toml", overrides).profile()
+    assert profile.encoder.is_held_by(profile.generator) is shared
 
 
 def test_a_generator_without_a_pipeline_shares_nothing(home):
@@ -229,6 +241,7 @@ def test_phased_parts_never_share_the_device(phased, tmp_path):
     async def scenario():
         parts = {"generator": generator, "scorer": FakeScorer(), "logs": tmp_path}
         async with open_cast(profile, **parts) as cast:
+            assert cast.phases.served == {"eye", "mind"}
             return await correct("two red circles", cast, seed=1, candidates=2)
 
     correction = asyncio.run(scenario())

@@ -364,10 +364,23 @@ class Picky(ScriptedBackend):
             raise PromptError("knows no clocks")
 
 
-@pytest.mark.parametrize("role", ["verifier", "proposer"])
-def test_a_prompt_that_an_agent_cannot_serve_costs_nothing(role):
+class PickyScorer(FakeScorer):
+    """Ranks for no prompt about clocks."""
+
+    accepts = Picky.accepts
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"verifier": Picky("picky", {})},
+        {"proposer": Picky("picky", {})},
+        {"scorer": PickyScorer()},
+    ],
+)
+def test_a_prompt_that_one_of_them_cannot_serve_costs_nothing(part):
     stage = Stage([RIGHT])
-    cast = replace(stage.cast, **{role: Picky("picky", {})})
+    cast = replace(stage.cast, **part)
     correction = asyncio.run(correct("a clock", cast, seed=7, watch=stage.events.append))
     assert (correction.status, correction.error) == ("error", "knows no clocks")
     assert correction.exit_code == PromptError.exit_code == 3

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import npc_local
-from npc_local import rundir
+from npc_local import durable, rundir
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.config import load_config
 from npc_local.errors import BackendError, StorageError
@@ -247,8 +247,8 @@ def test_a_file_is_synced_then_named_then_the_directory_is_synced(kept, monkeypa
         calls.append(Path(target).name)
         replace(source, target)
 
-    monkeypatch.setattr(rundir.os, "fsync", noting_fsync)
-    monkeypatch.setattr(rundir.os, "replace", noting_replace)
+    monkeypatch.setattr(durable.os, "fsync", noting_fsync)
+    monkeypatch.setattr(durable.os, "replace", noting_replace)
     kept.finish(run_loop(kept, [RIGHT]))
     files = ["original.png", "image.png", "sheet.png", "correction.json"]
     assert calls == [call for name in files for call in ("file", name, "directory")]
@@ -266,7 +266,7 @@ def full_disk_at(monkeypatch, name, *, only=False):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
 
-    monkeypatch.setattr(rundir.os, "replace", refuse)
+    monkeypatch.setattr(durable.os, "replace", refuse)
 
 
 def test_a_full_disk_ends_the_search_and_keeps_what_was_written(kept, monkeypatch):

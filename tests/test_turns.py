@@ -6,13 +6,9 @@ import asyncio
 import random
 
 import pytest
-from PIL import Image
 
-from npc_local.backends.base import Request
 from npc_local.errors import BackendError
-from npc_local.records import Shot
-from npc_local.turns import Side, TurnBackend, TurnGenerator, Turns, TurnScorer
-from tests.fakes import FakeGenerator, FakeScorer
+from npc_local.turns import Phases, Side, Turns
 
 
 class Device:
@@ -149,75 +145,18 @@ def test_a_cancelled_turn_gives_the_device_free(device: Device) -> None:
     asyncio.run(scenario())
 
 
-class Agent:
-    """A backend that works on the device."""
-
-    name = "agent"
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-
-    async def complete(self, request: Request) -> str:
-        self.device.work("agents")
-        return "reply"
-
-    async def check(self) -> None:
-        self.device.work("agents")
-
-    def accepts(self, prompt: str) -> None:
-        self.device.history.append("accepts")
-
-    def fingerprint(self) -> str:
-        return "agent"
-
-    async def aclose(self) -> None:
-        self.device.history.append("closed")
-
-
-def test_the_loop_s_parts_take_turns(device: Device) -> None:
-    class Images(FakeGenerator):
-        def generate(self, shots):  # type: ignore[no-untyped-def]
-            device.work("images")
-            return super().generate(shots)
-
-    class Scores(FakeScorer):
-        def score(self, prompt, negatives):  # type: ignore[no-untyped-def]
-            device.work("images")
-            return super().score(prompt, negatives)
-
+def test_only_backends_on_the_gpu_need_its_turn(device: Device) -> None:
     async def scenario() -> None:
-        turns, images, agents = Turns(), device.side("images"), device.side("agents")
-        generator = TurnGenerator(Images(), turns, images)
-        scorer = TurnScorer(Scores(sand=0.5), turns, images)
-        agent = TurnBackend(Agent(device), turns, agents)  # type: ignore[arg-type]
-        agent.accepts("two cats")
-        await agent.check()
-        [render] = await asyncio.to_thread(generator.generate, [Shot("two cats", None, 1)])
-        assert isinstance(render.image, Image.Image)
-        request = Request("verify", {}, "", "", {})
-        assert [await agent.complete(request) for _ in range(2)] == ["reply"] * 2
-        assert await asyncio.to_thread(scorer.score, "two cats", ["sand"]) == [0.5]
-        await turns.close()
-        await agent.aclose()
-        assert (generator.fingerprint(), agent.fingerprint()) == ("fake", "agent")
+        images, agents = device.side("images"), device.side("agents")
+        phases = Phases(Turns(), images, agents, frozenset({"server"}))
+        async with phases.turns.turn(images), phases.for_agent("elsewhere"):
+            device.work("images")
+        for name in ("server", None):
+            async with phases.for_agent(name):
+                device.work("agents")
 
     asyncio.run(scenario())
-    assert device.history == [
-        *("accepts", "+agents", "agents", "-agents", "+images", "images", "-images"),
-        *("+agents", "agents", "agents", "-agents", "+images", "images", "-images", "closed"),
-    ]
-
-
-def test_a_failure_in_the_thread_ends_its_turn(device: Device) -> None:
-    async def scenario() -> None:
-        turns, images, agents = Turns(), device.side("images"), device.side("agents")
-        generator = TurnGenerator(FakeGenerator(fail_at=0), turns, images)
-        with pytest.raises(Exception, match="out of memory"):
-            await asyncio.to_thread(generator.generate, [Shot("two cats", None, 1)])
-        async with asyncio.timeout(5), turns.turn(agents):
-            device.work("agents")
-
-    asyncio.run(scenario())
+    assert device.history == ["+images", "images", "-images", "+agents", "agents", "agents"]
 
 
 def test_what_entered_in_part_leaves_before_the_other_enters(device: Device) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from npc_local.backends.base import Backend, Request, Role
 from npc_local.errors import BackendError
+from npc_local.meter import count_reply
 from npc_local.templating import render
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
@@ -111,6 +112,7 @@ async def ask(backend: Backend, question: Request, shape: type[DataT]) -> DataT:
         BackendError: the reply is something else; it names backend, role and fault.
     """
     reply = await backend.complete(question)
+    count_reply(reply.usage)
     try:
         return shape.model_validate(reply.data)
     except ValidationError as error:
