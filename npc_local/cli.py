@@ -1,20 +1,20 @@
 """The command line: parse, call, print. Exit codes are those of `errors`; Ctrl-C gives 130.
 
 Only click is imported here at once, so that help comes without waiting for a model library; what
-a command needs, it imports. The method itself is `loop`, files are `rundir`, the terminal is
-`display`.
+a command needs, it imports. Prompts given as arguments go to `one_by_one`, a file of them to
+`batch`.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,12 +23,10 @@ from npc_local.errors import ConfigError, NpcError
 
 if TYPE_CHECKING:
     from npc_local.config import ResolvedProfile
-    from npc_local.display import Display
-    from npc_local.loop import Cast
-    from npc_local.records import Correction
-    from npc_local.rundir import RunDir
 
 INTERRUPTED = 130
+ARGUMENTS = f"{__name__}.arguments"
+"""Where a context's `meta` has the arguments that the command line was given."""
 
 # Commands with a module of their own, which names them as the key does and imports little.
 _ELSEWHERE = {
@@ -55,6 +53,11 @@ class _Commands(click.Group):
             command: click.Command = getattr(import_module(_ELSEWHERE[name]), name)
             return command
         return super().get_command(ctx, name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as they came, for whoever runs this command line once more."""
+        ctx.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command inside the egress guard; its errors become a message and an exit code."""
@@ -114,11 +117,19 @@ Examples:
   npc-local run --seed 7 --candidates 3 --out stars "three yellow stars"
   npc-local run --json "a red circle" "a blue circle" | jq .status
   npc-local run --set generators.shapes.steps=28 "four green triangles"
+  npc-local run --prompts prompts.txt --out runs/mine
 """
 
 
 @main.command(epilog=_EXAMPLES)
-@click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True)
+@click.argument("prompts", metavar="[PROMPT]...", nargs=-1)
+@click.option(
+    "--prompts",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Many prompts at once: a line each (.txt), or with seeds and ids (.jsonl, .csv).",
+)
 @options.profile
 @options.config
 @click.option(
@@ -145,7 +156,20 @@ Examples:
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="A new or empty directory.  [default: a fresh one in ./npc-local-runs]",
+    help="Keeps results; the same command goes on there.  [default: one in ./npc-local-runs]",
+)
+@click.option("--fresh", is_flag=True, help="With --prompts: do not go on in DIR; use DIR-2.")
+@click.option(
+    "--agents",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --prompts: agents' steps at once.  [default: 8]",
+)
+@click.option(
+    "--in-flight",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --prompts: prompts at once.  [default: as many as help, and fit in memory]",
 )
 @options.overrides
 @click.option(
@@ -155,12 +179,16 @@ Examples:
 def run(
     ctx: click.Context,
     prompts: tuple[str, ...],
+    file: Path | None,
     profile: str | None,
     config: Path | None,
     seed: int,
     candidates: int | None,
     negative_steps: int | None,
     out: Path | None,
+    fresh: bool,
+    agents: int | None,
+    in_flight: int | None,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -168,24 +196,66 @@ def run(
 
     Each image that is made is kept, with a sheet that shows them all. Several prompts share the
     loaded models and get a directory each. The exit code is 0 unless a prompt ended in an error:
-    an image that stays wrong is a result.
-    """
-    import asyncio
+    an image that stays wrong is a result. A run that was cut off goes on with the same command, if
+    it has an --out.
 
+    FILE ends in .txt (a prompt a line; blank lines and lines that begin with # are passed over),
+    .jsonl (an object a line) or .csv (with a header). Objects and rows have a prompt and, if
+    wanted, a seed and an id.
+    """
     from npc_local.config import load_config
-    from npc_local.display import Display, error_console, libraries_quiet
     from npc_local.offline import go_offline
     from npc_local.prompts import check_prompt
-    from npc_local.rundir import output_directory
 
+    if not prompts and file is None:
+        raise click.UsageError("Missing argument 'PROMPT...', or --prompts FILE.")
+    if prompts and file is not None:
+        raise click.UsageError("Give either PROMPT... or --prompts FILE.")
+    if file is None and (fresh or agents or in_flight):
+        raise click.UsageError("--fresh, --agents and --in-flight go with --prompts FILE.")
     go_offline()
     checked = [check_prompt(prompt) for prompt in prompts]
     chosen = _adjust(load_config(config, overrides).profile(profile), candidates, negative_steps)
+    if file is not None:
+        ctx.exit(_run_file(ctx, file, chosen, seed, out, fresh, agents, in_flight, as_json))
+    import asyncio
+
+    from npc_local.display import Display, error_console, libraries_quiet
+    from npc_local.one_by_one import Job, correct_all, output
+
     display = Display(error_console(), terse=as_json)
-    with output_directory(out) as directory, libraries_quiet() as stdout:
-        job = _Job(chosen, seed, directory, display, stdout if as_json else None)
-        code = asyncio.run(_correct_all(checked, job))
-    ctx.exit(code)
+    with output(out) as (directory, journal), libraries_quiet() as stdout:
+        job = Job(chosen, seed, directory, journal, display, stdout if as_json else None)
+        ctx.exit(asyncio.run(correct_all(checked, job)))
+
+
+def _run_file(
+    ctx: click.Context,
+    file: Path,
+    profile: ResolvedProfile,
+    seed: int,
+    out: Path | None,
+    fresh: bool,
+    agents: int | None,
+    in_flight: int | None,
+    as_json: bool,
+) -> int:
+    """Correct the prompts of a file, watched over by this process if it is a command's own."""
+    from npc_local.display import libraries_quiet, plain
+    from npc_local.prompt_file import read_prompts
+    from npc_local.supervise import Link, can_supervise, choose_directory, supervise
+
+    orders = read_prompts(file, seed)
+    link = Link()
+    directory = link.directory or choose_directory(out, fresh=fresh)
+    if link.directory is None and can_supervise(ctx.meta[ARGUMENTS]):
+        return supervise(directory, lambda what: click.echo(plain(what), err=True))
+    from npc_local.batch import Job, run_batch
+
+    job = Job(file, orders, profile, seed, directory, agents, in_flight)
+    with libraries_quiet() as stdout:
+        link.stdout = stdout if as_json else None
+        return run_batch(job, link)
 
 
 def _adjust(
@@ -205,88 +275,3 @@ def _adjust(
             )
         generator = generator.model_copy(update={"negative_steps": negative_steps})
     return replace(profile, generator=generator, candidates=candidates or profile.candidates)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What the prompts of one command share. `stdout` takes a JSON line a prompt; None: nothing."""
-
-    profile: ResolvedProfile
-    seed: int
-    directory: Path
-    display: Display
-    stdout: TextIO | None
-
-
-async def _correct_all(prompts: Sequence[str], job: _Job) -> int:
-    """Correct one prompt after the other; return the exit code of the first that failed, or 0."""
-    from contextlib import AsyncExitStack
-
-    from npc_local.cast import open_cast
-    from npc_local.diffusion.generator import DiffusersGenerator
-    from npc_local.errors import GeneratorError
-    from npc_local.rundir import RunDir, folder_name
-    from npc_local.turns import TurnGenerator
-
-    over = threading.Event()
-
-    def on_step(done: int, total: int) -> None:
-        # The generator's thread outlives a Ctrl-C: without this, leaving waits for its image.
-        if over.is_set():
-            raise GeneratorError("interrupted")
-        job.display.progress(done, total)
-
-    code = 0
-    logs = job.directory / "logs"
-    backends = job.profile.backends.items()
-    servers = [name for name, entry in backends if getattr(entry, "server", None) is not None]
-    if servers:
-        job.display.waiting(f"getting the server of {', '.join(servers)} ready (log: {logs})")
-    async with AsyncExitStack() as stack:
-        stack.callback(job.display.stop)  # also when a server does not start
-        cast = await stack.enter_async_context(open_cast(job.profile, logs=logs))
-        job.display.stop()
-        if isinstance(cast.generator, DiffusersGenerator | TurnGenerator):
-            cast.generator.on_step = on_step
-        try:
-            for number, prompt in enumerate(prompts, start=1):
-                alone = len(prompts) == 1
-                folder = job.directory if alone else job.directory / folder_name(number, prompt)
-                job.display.begin(prompt, job.seed, number=number, total=len(prompts))
-                kept = RunDir(folder, prompt, job.seed, job.profile)
-                correction = await _correct_one(prompt, cast, kept, job)
-                code = code or correction.exit_code or 0
-        finally:
-            over.set()
-    return code
-
-
-async def _correct_one(prompt: str, cast: Cast, kept: RunDir, job: _Job) -> Correction:
-    """Correct one prompt, keeping and showing what happens, whatever happens."""
-    import asyncio
-    import json
-
-    from npc_local.loop import Begin, Step, correct
-
-    def watch(event: Begin | Step) -> None:
-        kept(event)
-        job.display(event)
-
-    def finish(correction: Correction) -> Correction:
-        correction = kept.finish(correction)
-        job.display.end(correction, kept.path)
-        if job.stdout is not None:
-            print(json.dumps(kept.record(correction)), file=job.stdout, flush=True)
-        return correction
-
-    try:
-        correction = await correct(
-            prompt, cast, seed=job.seed, candidates=job.profile.candidates, watch=watch
-        )
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        finish(kept.broken_off("interrupted", INTERRUPTED))
-        raise
-    except Exception as bug:
-        finish(kept.broken_off(f"a bug in npc-local or a library: {bug!r}", NpcError.exit_code))
-        raise
-    return finish(correction)

@@ -45,3 +45,9 @@ class StorageError(NpcError):
     """Results cannot be written: directory in use, no permission, no space left."""
 
     exit_code = 7
+
+
+class DeviceLostError(NpcError):
+    """The GPU is of no use to this process any more; a new process may go on."""
+
+    exit_code = 8

@@ -225,7 +225,8 @@ def test_any_other_text_is_a_prompt_and_never_a_path(staged, home, prompt):
     assert record["prompt"] == prompt
     assert stage.generator.shots[0].prompt == prompt
     assert names(home) == ["models.toml", "out"]
-    assert names(home / "out") == ["correction.json", "image.png", "original.png", "sheet.png"]
+    made = ["correction.json", "image.png", "journal", "original.png", "sheet.png"]
+    assert names(home / "out") == made
 
 
 def test_people_get_everything_on_standard_error(staged, home):
@@ -262,7 +263,7 @@ def test_a_prompt_that_the_agents_cannot_serve_costs_no_image(home, monkeypatch)
     assert "'clocks'" in record["error"]
     assert vocabulary() in record["error"]
     assert generator.shots == []
-    assert names(home / "out") == ["correction.json"]
+    assert names(home / "out") == ["correction.json", "journal"]
 
 
 def test_the_options_reach_the_loop(staged, home):
@@ -284,7 +285,7 @@ def test_one_failing_prompt_does_not_stop_the_others(staged, home):
     assert result.exit_code == BackendError.exit_code
     assert "error: backend agents: verify: server on fire" in result.stderr
     folders = names(home / "out")
-    assert [name[:3] for name in folders] == ["01-", "02-", "03-"]
+    assert [name[:3] for name in folders] == ["01-", "02-", "03-", "jou"]
     assert names(home / "out" / folders[1]) == ["correction.json", "original.png"]
     assert "image.png" in names(home / "out" / folders[2])
     assert len(stage.profiles) == 1
@@ -301,14 +302,14 @@ def test_the_first_error_gives_the_exit_code(staged, home):
 
 
 def test_a_full_disk_is_told_and_every_prompt_still_has_its_line(staged, home, monkeypatch):
-    from npc_local import rundir
+    from npc_local import durable
 
     def refuse(source, target):
         raise OSError(28, os.strerror(28))
 
     staged(RIGHT, RIGHT)
-    monkeypatch.setattr(rundir.os, "replace", refuse)
-    result = run("one", "two", "--json", "--out", "out")
+    monkeypatch.setattr(durable.os, "replace", refuse)
+    result = run("one", "two", "--json")
     assert result.exit_code == StorageError.exit_code
     assert [line["status"] for line in lines(result)] == ["error", "error"]
     assert "original.png: cannot be written: No space left on device" in result.stderr
@@ -336,7 +337,7 @@ def test_a_bug_keeps_what_was_made_and_shows_itself(staged, home):
     staged(verdict(), generator=Broken())
     result = run("x", "--out", "out", "--json")
     assert isinstance(result.exception, ZeroDivisionError)
-    assert names(home / "out") == ["correction.json", "original.png", "sheet.png"]
+    assert names(home / "out") == ["correction.json", "journal", "original.png", "sheet.png"]
     assert "ZeroDivisionError('oops')" in lines(result)[0]["error"]
 
 
@@ -513,7 +514,7 @@ def test_ctrl_c_while_judging_keeps_every_image(home, how):
     assert code == cli.INTERRUPTED
     [record] = map(json.loads, out.splitlines())
     assert (record["status"], record["error"]) == ("error", "interrupted")
-    [folder] = (home / "out").iterdir()
+    [folder] = (home / "out").glob("01-*")
     kept = ["attempt-1.png", "correction.json", "original.png", "sheet.png"]
     assert names(folder) == kept
     assert f"kept    {', '.join(kept)}\n  in      {folder}\n" in err
@@ -527,4 +528,4 @@ def test_ctrl_c_while_an_image_is_made_does_not_wait_for_it(home_with_models):
     command = [sys.executable, "-m", "npc_local", "run", "a cat", "--out", "out", *forever]
     code, out, _ = interrupted(command, home, "Original")
     assert (code, out) == (cli.INTERRUPTED, "")
-    assert names(home / "out") == ["correction.json"]
+    assert names(home / "out") == ["correction.json", "journal"]

@@ -1,7 +1,11 @@
-"""What to do, in turn, when an image does not fit into memory. Size and steps never change."""
+"""What to do, in turn, when an image does not fit into memory. Size and steps never change.
+
+Also tells what no memory helps against: a GPU that has failed for good.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +13,20 @@ from npc_local.diffusion.family import Pipeline
 
 # As torch says it: of a GPU by an error of its own, of a CPU or MPS in words.
 _WORDS = ("DefaultCPUAllocator: can't allocate", "MPS backend out of memory")
+
+# After one of these, every later call of the process fails as well, whatever it asks for.
+_LOST = re.compile(
+    r"CUDA error: (device-side assert|an illegal (memory access|instruction)"
+    r"|unspecified launch failure|misaligned address|uncorrectable ECC|unknown error)"
+    r"|GPU has fallen off the bus|CUBLAS_STATUS_EXECUTION_FAILED|CUDNN_STATUS_EXECUTION_FAILED"
+    r"|HSA_STATUS_ERROR_EXCEPTION",
+    re.IGNORECASE,
+)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether an error says that the GPU is of no use to this process any more."""
+    return isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

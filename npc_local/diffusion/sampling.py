@@ -11,6 +11,7 @@ import gc
 import inspect
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,15 +21,18 @@ from npc_local.diffusion.family import After, Family, Pipeline, denoiser_of
 from npc_local.diffusion.fingerprint import pipeline_fingerprint
 from npc_local.diffusion.gate import Gate, check_true_cfg_scale, gated
 from npc_local.diffusion.guided_call import FirstPrediction
-from npc_local.diffusion.memory import LADDER, is_out_of_memory
+from npc_local.diffusion.memory import LADDER, is_device_lost, is_out_of_memory
 from npc_local.diffusion.text_memo import TextMemo
-from npc_local.errors import ConfigError, GeneratorError, PromptError
+from npc_local.errors import ConfigError, DeviceLostError, GeneratorError, PromptError
 from npc_local.records import Render, Shot
 
 if TYPE_CHECKING:
     import numpy as np
 
 _MODEL_FAILS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+# First predictions kept, so that prompts that are corrected at the same time all reuse theirs. One
+# is as large as a latent: 0.5 MB for FLUX.1 at 1024 x 1024 in bfloat16.
+_FIRSTS = 128
 # Arguments of a pipeline call that are set for each image, or that would change what comes back.
 _OURS = re.compile(
     r"(negative_)?(pooled_)?prompt(_\d|_embeds.*|_attention_mask.*)?|generator|latents"
@@ -97,12 +101,13 @@ class PipelineGenerator:
         self._late_cache = late_cache
         self._arguments = {**self.family.fixed, **_checked(self.family, pipe, arguments)}
         self._memo = TextMemo()
-        self._first: tuple[tuple[str, int], FirstPrediction] | None = None
+        self._firsts: OrderedDict[tuple[str, int], FirstPrediction] = OrderedDict()
 
     def generate(self, shots: Sequence[Shot]) -> list[Render]:
         """Make one image a shot, in order; the same shot gives the same bytes.
 
         Raises:
+            DeviceLostError: the GPU has failed for good; this process can make no more images.
             GeneratorError: out of memory, the model failed, or it made no usable picture.
             PromptError: a text is longer than the model reads, or a negative is its own prompt.
         """
@@ -152,6 +157,8 @@ class PipelineGenerator:
         except _MODEL_FAILS as error:
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 return None
+            if is_device_lost(error):
+                raise DeviceLostError(f"the GPU failed while making an image: {error}") from error
             raise GeneratorError(f"the model failed: {error}") from error
 
     def _sample(self, shot: Shot) -> tuple[np.ndarray[Any, Any], int]:
@@ -218,13 +225,15 @@ class PipelineGenerator:
             return {"negative_prompt_embeds": encode(negative, **given)[0]}
 
     def _first_of(self, shot: Shot) -> FirstPrediction | None:
-        """Return what remembers the first prediction of this prompt and seed, the last one's."""
+        """Return what remembers the first prediction of this prompt and seed, for the last few."""
         if not self.family.reuses_first:
             return None
         key = shot.prompt, shot.seed
-        if self._first is None or self._first[0] != key:
-            self._first = key, FirstPrediction()
-        return self._first[1]
+        first = self._firsts.setdefault(key, FirstPrediction())
+        self._firsts.move_to_end(key)
+        if len(self._firsts) > _FIRSTS:
+            self._firsts.popitem(last=False)
+        return first
 
     def _check_texts(self, shot: Shot) -> None:
         """Refuse texts that would be cut short, and a negative that cancels its prompt."""
@@ -268,7 +277,7 @@ class PipelineGenerator:
         import torch
 
         self._memo = TextMemo()
-        self._first = None
+        self._firsts.clear()
         # A call that fails leaves the model that was computing on the device.
         self.pipe.maybe_free_model_hooks()
         gc.collect()

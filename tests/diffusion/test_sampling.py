@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import npc_local
-from npc_local.diffusion import text_memo
+from npc_local.diffusion import sampling, text_memo
 from npc_local.diffusion.families import FAMILIES
 from npc_local.diffusion.family import Pipeline
 from npc_local.diffusion.gate import early_negative
 from npc_local.diffusion.sampling import PipelineGenerator
-from npc_local.errors import ConfigError, GeneratorError, PromptError
+from npc_local.errors import ConfigError, DeviceLostError, GeneratorError, PromptError
 from npc_local.records import Shot
 from tests.diffusion.families import longcat, sd3, sdxl
 from tests.diffusion.families.case import NEGATIVES, PROMPTS, N
@@ -214,6 +214,36 @@ def test_a_picture_that_a_safety_checker_blacked_out_is_named(
     functools.update_wrapper(flagged, stock)
     monkeypatch.setattr(type(pipe), "__call__", flagged)
     with pytest.raises(GeneratorError, match="safety checker blacked the image out"):
+        made(pipe)
+
+
+def test_prompts_that_take_turns_keep_their_first_predictions(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "_FIRSTS", 2)
+    generator = PipelineGenerator(pipe, **ARGUMENTS)
+
+    def forwards(*shots: tuple[str, str | None]) -> list[int]:
+        orders = [Shot(prompt, negative, 7) for prompt, negative in shots]
+        return [render.forwards for render in generator.generate(orders)]
+
+    assert forwards(("a", None), ("b", None)) == [N, N]
+    known = forwards(("a", NEGATIVE))
+    assert forwards(("b", NEGATIVE), ("a", NEGATIVE)) == known * 2
+    assert forwards(("c", NEGATIVE), ("d", NEGATIVE), ("a", NEGATIVE)) == [known[0] + 1] * 3
+    one = generator.generate([Shot("a", NEGATIVE, 7)])[0].image.tobytes()
+    other = PipelineGenerator(pipe, **ARGUMENTS).generate([Shot("a", NEGATIVE, 7)])
+    assert other[0].image.tobytes() == one
+
+
+def test_a_gpu_that_has_failed_for_good_is_no_failure_of_one_image(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
+
+    monkeypatch.setattr(pipe.vae, "decode", failing)
+    with pytest.raises(DeviceLostError, match="the GPU failed while making an image: CUDA error"):
         made(pipe)
 
 
