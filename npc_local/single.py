@@ -260,31 +260,12 @@ def _open_image(name: str) -> Image:
     Raises:
         ConfigError: it is no local file, or no image that can be read.
     """
-    import warnings
-
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     from npc_local.errors import ConfigError
+    from npc_local.image_files import open_image
 
     if "://" in name:
         raise ConfigError(f"{name}: an address; name an image file on this machine")
-    try:
-        with warnings.catch_warnings():
-            # Large, but not too large: backends shrink it.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(name) as opened:
-                upright = ImageOps.exif_transpose(opened).convert("RGBA")
-    except FileNotFoundError:
-        raise ConfigError(f"{name}: no such file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{name}: a directory, not an image") from None
-    except UnidentifiedImageError:
-        raise ConfigError(f"{name}: not an image that can be read (PNG, JPEG, WebP)") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow raises each of these for files that are cut off, damaged or far too large.
-        raise ConfigError(f"{name}: cannot be read: {error}") from error
-    ground = Image.new("RGBA", upright.size, "white")
-    return Image.alpha_composite(ground, upright).convert("RGB")
+    return open_image(Path(name))
 
 
 # ---------------------------------------------------------------- the output

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from PIL.Image import Image
 
-Role = Literal["checklist", "verify", "caption", "propose"]
+Role = Literal["checklist", "verify", "caption", "propose", "judge"]
 
 
 @dataclass(frozen=True, slots=True)

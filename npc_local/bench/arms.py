@@ -1,107 +1,184 @@
 """The arms of a benchmark: what is done about an image that is wrong.
 
 Every arm starts from the same base image and may make at most `budget` more, stopping at the first
-that the verifier finds correct. Which prompts, how many, and the tables are left to others.
+that the verifier finds correct. Its result is that image, else the best-scored one. Steps that arms
+have in common are done once, which is the journal's doing. Judging results, which prompts, and the
+tables are left to others.
 """
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from npc_local import roles
-from npc_local.errors import NpcError
-from npc_local.loop import Cast
-from npc_local.loop import correct as run_loop
-from npc_local.records import Candidate, Correction, Shot, Verdict
+from PIL.Image import Image
+
+from npc_local.records import Attempt, Candidate, Checklist, Kind, Shot
+from npc_local.roles import Proposals
+from npc_local.steps import Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What an arm does about a wrong image; nothing, if it neither proposes nor takes new seeds.
+
+    Attributes:
+        about: in words.
+        proposals: what its negative prompts are proposed from; None: it has none.
+        new_seeds: each of its images has a seed of its own; else all have the base image's.
+        shuffled: its negative prompts are tried in a random order; else by salience.
+    """
+
+    about: str
+    proposals: Proposals | None = None
+    new_seeds: bool = False
+    shuffled: bool = False
+
 
 ARMS = {
-    "base": "the first image, as it comes",
-    "npc": "same seed, ranked negative prompts in the early steps (the paper)",
-    "reseed": "new seeds, no negative prompt: what anyone can do today",
-    "npc+reseed": "new seeds and ranked negative prompts together",
+    "base": Arm("the first image, as it comes"),
+    "npc": Arm("same seed, ranked negative prompts in the early steps (the paper)", "caption"),
+    "prompt-only": Arm("npc, proposed from the prompt alone, without a caption", "prompt-only"),
+    "targeted-only": Arm("npc, proposing only negatives that name the error", "targeted-only"),
+    "untargeted-only": Arm(
+        "npc, proposing only negatives that name incidental content", "untargeted-only"
+    ),
+    "random-rank": Arm("npc's negative prompts in a random order", "caption", shuffled=True),
+    "reseed": Arm("new seeds, no negative prompt: what anyone can do today", new_seeds=True),
+    "npc+reseed": Arm("npc's negative prompts, each under a new seed", "caption", new_seeds=True),
 }
-# Past the seeds of all base images, up to benchmark seed 99 (`shapes_bench.items`).
-_SEED_STRIDE = 1_000_003
+SEED_STRIDE = 1_000_003
+"""From a base image's seed to the next new one: past the seeds of all base images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One image of an arm beyond the base image."""
+    """One image of an arm, as the verifier found it. `kind` and `salience` are of its negative."""
 
-    negative: str | None
-    kind: str | None
+    shot: Shot
     correct: bool
     score: float
+    forwards: int
+    kind: Kind | None = None
+    salience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one arm ended for one prompt. `forwards` is of its own images, the base image apart."""
+    """How one arm ended for one prompt and seed.
 
-    correct: bool
-    tries: tuple[Try, ...] = ()
-    forwards: int = 0
-
-
-async def run_arms(
-    prompt: str, seed: int, cast: Cast, arms: Sequence[str], budget: int
-) -> dict[str, Outcome]:
-    """Run the arms on one prompt and seed.
-
-    Raises:
-        NpcError: an image could not be made or judged; nothing is counted then.
+    Attributes:
+        tries: its images, the base image first.
+        answer: the number of the one that is its result, from 0.
     """
-    found = await run_loop(prompt, cast, seed=seed, candidates=budget)
-    if found.original is None or found.status == "error":
-        failure = NpcError(found.error)
-        failure.exit_code = found.exit_code or NpcError.exit_code
-        raise failure
-    outcomes = {}
-    for arm in arms:
-        if found.original.verdict.correct or arm == "base":
-            outcomes[arm] = Outcome(found.original.verdict.correct)
-        elif arm == "npc":
-            outcomes[arm] = _npc(found)
-        elif arm == "reseed":
-            outcomes[arm] = await _new_seeds(found, cast, [None] * budget)
-        else:
-            outcomes[arm] = await _new_seeds(found, cast, found.candidates)
-    return outcomes
+
+    tries: tuple[Try, ...]
+    answer: int
+
+    @property
+    def result(self) -> Try:
+        """The image that is its result."""
+        return self.tries[self.answer]
+
+    @property
+    def more(self) -> tuple[Try, ...]:
+        """Its images beyond the base image."""
+        return self.tries[1:]
 
 
-def _npc(found: Correction) -> Outcome:
-    tries = tuple(_try(attempt.candidate, attempt.verdict) for attempt in found.attempts)
-    forwards = sum(attempt.render.forwards for attempt in found.attempts)
-    return Outcome(found.status == "corrected", tries, forwards)
+class Trial:
+    """One prompt under one seed: a base image, and each arm from there."""
+
+    def __init__(self, prompt: str, seed: int, steps: Steps, budget: int) -> None:
+        """Take the prompt, the base image's seed, and how many images an arm may make after it."""
+        self.prompt = prompt
+        self.seed = seed
+        self._steps = steps
+        self._budget = budget
+        self._base: tuple[Checklist, Attempt] | None = None
+
+    async def run(self, arm: Arm) -> tuple[Outcome, Image]:
+        """Run one arm; return how it ended, and its result.
+
+        Raises:
+            NpcError: a step failed. The arm then has no outcome: nothing of it counts.
+        """
+        checklist, base = await self._begin()
+        tries, best = [_try(Shot(self.prompt, None, self.seed), base)], base
+        answer = 0
+        plan = [] if base.verdict.correct else await self._plan(arm, base)
+        for number, (shot, candidate) in enumerate(plan, start=1):
+            attempt = await self._attempt(shot, candidate, checklist)
+            tries.append(_try(shot, attempt))
+            if attempt.verdict.correct or attempt.verdict.score > best.verdict.score:
+                answer, best = number, attempt
+            if attempt.verdict.correct:
+                break
+        return Outcome(tuple(tries), answer), best.render.image
+
+    async def _begin(self) -> tuple[Checklist, Attempt]:
+        """Make and judge the base image, once for all arms."""
+        if self._base is None:
+            steps = self._steps
+            for part in (steps.cast.verifier, steps.cast.proposer, steps.cast.scorer):
+                part.accepts(self.prompt)
+            # From the prompt alone: the loop must not learn what the judge will look for.
+            checklist = await steps.checklist(self.prompt)
+            shot = Shot(self.prompt, None, self.seed)
+            self._base = checklist, await self._attempt(shot, None, checklist)
+        return self._base
+
+    async def _plan(self, arm: Arm, base: Attempt) -> list[tuple[Shot, Candidate | None]]:
+        """Return the images that an arm makes in turn, up to a correct one."""
+        seeds = [self.seed] * self._budget
+        if arm.new_seeds:
+            seeds = [self.seed + number * SEED_STRIDE for number in range(1, self._budget + 1)]
+        if arm.proposals is None:
+            return [(Shot(self.prompt, None, seed), None) for seed in seeds if arm.new_seeds]
+        candidates = await self._candidates(arm.proposals, base)
+        if arm.shuffled:
+            candidates = shuffled(candidates, self.prompt, self.seed)
+        return [
+            (Shot(self.prompt, candidate.negative.text, seed), candidate)
+            for candidate, seed in zip(candidates, seeds, strict=False)
+        ]
+
+    async def _candidates(self, mode: Proposals, base: Attempt) -> tuple[Candidate, ...]:
+        """Return negative prompts about the base image, the highest salience first."""
+        steps, caption = self._steps, None
+        if mode != "prompt-only":
+            caption = await steps.describe(base.render.image)
+        reason = base.verdict.reason
+        proposal = await steps.propose(self.prompt, caption, reason, self._budget, mode)
+        if not proposal.negatives:
+            return ()
+        return await steps.rank(self.prompt, proposal.negatives)
+
+    async def _attempt(
+        self, shot: Shot, candidate: Candidate | None, checklist: Checklist
+    ) -> Attempt:
+        render = await self._steps.generate(shot)
+        verdict = await self._steps.verify(self.prompt, checklist, render.image)
+        return Attempt(candidate, render, verdict)
 
 
-async def _new_seeds(
-    found: Correction, cast: Cast, candidates: Sequence[Candidate | None]
-) -> Outcome:
-    assert found.checklist is not None  # its base image was judged
-    tries: list[Try] = []
-    forwards = 0
-    for number, candidate in enumerate(candidates, start=1):
-        negative = candidate.negative.text if candidate else None
-        shot = Shot(found.prompt, negative, found.seed + number * _SEED_STRIDE)
-        [render] = await asyncio.to_thread(cast.generator.generate, [shot])
-        verdict = await roles.verify(
-            cast.verifier, found.prompt, found.checklist, render.image, cast.rules
-        )
-        tries.append(_try(candidate, verdict))
-        forwards += render.forwards
-        if verdict.correct:
-            break
-    return Outcome(bool(tries) and tries[-1].correct, tuple(tries), forwards)
+def shuffled(candidates: Sequence[Candidate], prompt: str, seed: int) -> tuple[Candidate, ...]:
+    """Return candidates in an order that nothing but prompt, seed and their words determines."""
+
+    def draw(candidate: Candidate) -> bytes:
+        return hashlib.sha256(f"{seed}\n{prompt}\n{candidate.negative.text}".encode()).digest()
+
+    return tuple(sorted(candidates, key=draw))
 
 
-def _try(candidate: Candidate | None, verdict: Verdict) -> Try:
-    negative = candidate.negative if candidate else None
+def _try(shot: Shot, attempt: Attempt) -> Try:
+    candidate, verdict = attempt.candidate, attempt.verdict
     return Try(
-        negative.text if negative else None,
-        negative.kind if negative else None,
+        shot,
         verdict.correct,
         verdict.score,
+        attempt.render.forwards,
+        None if candidate is None else candidate.negative.kind,
+        None if candidate is None else candidate.score,
     )

@@ -35,13 +35,14 @@ class ShapesBackend:
         Raises:
             PromptError: the prompt has a word outside the shapes world.
             BackendError: the request lacks the image it is about, or its claims or caption are
-                not ours.
+                not ours; or it is to a judge of photos.
         """
         data = {
             "checklist": self._checklist,
             "verify": self._verify,
             "caption": self._caption,
             "propose": self._propose,
+            "judge": self._judge,
         }[request.role](request)
         return Reply(data=data, raw=json.dumps(data))
 
@@ -114,6 +115,12 @@ class ShapesBackend:
                 "in models.toml, give captioner and proposer the same backend"
             ) from error
         return self._negatives(propose(wanted, seen, fields["reason"]), fields)
+
+    def _judge(self, request: Request) -> Mapping[str, Any]:
+        raise BackendError(
+            f"backend {self.name}: judge: sees only shapes, and the benchmark of shapes asks no "
+            "backend; name another judge"
+        )
 
     def _negatives(
         self, proposed: Iterable[tuple[str, Kind]], fields: Mapping[str, Any]

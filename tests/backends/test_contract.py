@@ -32,7 +32,7 @@ from npc_local.errors import BackendError
 from npc_local.settings import ChatBackendSettings
 from tests.backends.fake_server import FakeServer, complete, status
 
-ROLES = ("checklist", "verify", "caption", "propose")
+ROLES = ("checklist", "verify", "caption", "propose", "judge")
 SCHEMA = {
     "type": "object",
     "properties": {"caption": {"type": "string"}, "count": {"type": "integer"}},

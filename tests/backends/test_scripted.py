@@ -73,7 +73,10 @@ def test_open_backend_reads_the_file(tmp_path):
     [
         ("{", "not JSON"),
         ("[]", "must map roles"),
-        ('{"judge": []}', "unknown role 'judge'; known: checklist, verify, caption, propose"),
+        (
+            '{"grade": []}',
+            "unknown role 'grade'; known: checklist, verify, caption, propose, judge",
+        ),
         ('{"verify": {}}', "verify: must be a list of objects"),
         ('{"verify": [3]}', "verify: must be a list of objects"),
     ],

@@ -1,23 +1,34 @@
-"""`npc-local bench shapes`: refusals before work, tables and JSON, going on after a stop."""
+"""`npc-local bench SUITE`: refusals before work, forms and files, going on, export and import."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import random
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from npc_local import cast as casting
 from npc_local import cli
+from npc_local.bench.arms import ARMS
 from npc_local.errors import BackendError, GeneratorError, ModelFilesError, StorageError
-from npc_local.loop import Cast
+from npc_local.identity import pixel_hash
 from npc_local.records import Render
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.draw import draw
 from npc_local.shapes.scene import sample_scene
 from npc_local.shapes.wording import read
+from npc_local.steps import Cast
+from tests.bench.suites import RECORDS, write
+from tests.bench.world import Agents, Images
 from tests.fakes import FakeScorer
+
+SHIPPED = Path(__file__).parents[2] / "models.toml"
 
 
 class Draughtsman:
@@ -29,18 +40,14 @@ class Draughtsman:
         self.name = name
 
     def generate(self, shots):
-        import random
-
-        renders = []
-        for shot in shots:
-            if self.made == self.limit:
-                raise GeneratorError("power cut")
-            groups = read(shot.prompt).groups
-            right = shot.seed % 2 or shot.negative
-            scene = sample_scene(groups if right else groups[:-1], random.Random(shot.seed))
-            renders.append(Render(draw(scene), forwards=1, seconds=0.0))
-            self.made += 1
-        return renders
+        [shot] = shots
+        if self.made == self.limit:
+            raise GeneratorError("power cut")
+        groups = read(shot.prompt).groups
+        right = shot.seed % 2 or shot.negative
+        scene = sample_scene(groups if right else groups[:-1], random.Random(shot.seed))
+        self.made += 1
+        return [Render(draw(scene), forwards=1, seconds=0.0)]
 
     def fingerprint(self):
         return self.name
@@ -48,52 +55,91 @@ class Draughtsman:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    """Run the command in an empty directory with a generator of ours."""
+    """Run the command in an empty directory with a cast of ours."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments, limit=None, name="draughtsman", scorer=None, agents=None):
-        generator = Draughtsman(limit, name)
-        verifier = agents or ShapesBackend("shapes")
+    def run(*arguments, suite="shapes", generator=None, agents=None, scorer=None, judge=None):
+        generator = generator or Draughtsman()
+        agents = agents or ShapesBackend("shapes")
 
         @asynccontextmanager
-        async def open_cast(profile, **_):
-            others = ShapesBackend("shapes")
-            yield Cast(generator, verifier, others, others, scorer or FakeScorer())
+        async def open_cast(profile, *, logs=None, **asked):
+            named = asked.get("judge")
+            yield Cast(
+                generator, agents, agents, agents, scorer or FakeScorer(),
+                judge=None if named is None else judge or agents,
+            )  # fmt: skip
 
         monkeypatch.setattr(casting, "open_cast", open_cast)
-        result = CliRunner().invoke(cli.main, ["bench", "shapes", "--per-tag", "1", *arguments])
+        small = ["--per-tag", "1"] if suite == "shapes" else []
+        result = CliRunner().invoke(cli.main, ["bench", suite, *small, *arguments])
         return result, generator
 
     return run
 
 
-def test_tables_and_files(bench, tmp_path):
-    result, _ = bench("--out", "out")
-    assert result.exit_code == 0, result.output
-    assert "| **overall**" in result.stdout
-    assert (tmp_path / "out" / "summary.md").read_text() in result.stdout
+@pytest.fixture
+def data(tmp_path):
+    """A directory with records of the form of the published ones."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "geneval_pp.jsonl", RECORDS["geneval++"]())
+    write(folder / "imagine_bench.jsonl", RECORDS["imagine"]())
+    return folder
 
 
-def test_json_is_one_object(bench):
-    result, _ = bench("--json", "--arms", "npc,reseed")
+def numbers(result):
+    """The summary of a command with --format json, without what a second run may change."""
     found = json.loads(result.stdout)
-    assert set(found["accuracy"]) == {"base", "npc", "reseed"}
-    assert found["prompts"] == 7
-    assert found["accuracy"]["npc"]["overall"] > found["accuracy"]["base"]["overall"]
+    del found["costs"], found["network"]
+    return found
 
 
-def test_an_error_keeps_what_is_done_and_the_same_command_goes_on(bench, tmp_path):
-    result, _ = bench("--out", "out", limit=4)
-    assert result.exit_code == GeneratorError.exit_code
-    assert "power cut" in result.stderr
-    done = len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) - 1
-    assert 0 < done < 7
-    result, again = bench("--out", "out")
+def test_tables_go_to_standard_output_and_beside_the_journal(bench, tmp_path):
+    result, _ = bench("--out", "out", "--format", "markdown")
     assert result.exit_code == 0, result.output
-    _, whole = bench("--out", "whole")
-    assert again.made < whole.made
-    first, second = ((tmp_path / name / "results.jsonl").read_text() for name in ("out", "whole"))
-    assert first == second
+    assert result.stdout == (tmp_path / "out" / "summary.md").read_text()
+    assert "| mean of the tags' accuracies" in result.stdout
+    assert (tmp_path / "out" / "journal.sqlite").exists()
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert list(found["arms"]) == ["base", "npc", "prompt-only", "reseed"]
+    assert str(tmp_path / "out") in result.stderr
+
+
+def test_every_form_has_the_same_numbers(bench):
+    found = {form: bench("--out", "out", "--format", form)[0] for form in ("json", "csv", "text")}
+    arms = json.loads(found["json"].stdout)["arms"]
+    rows = list(csv.DictReader(io.StringIO(found["csv"].stdout)))
+    for arm, values in arms.items():
+        [row] = [
+            r for r in rows if r["arm"] == arm and r["measure"] == "mean of the tags' accuracies"
+        ]
+        assert float(row["value"]) == values["score"]
+        assert f"{100 * values['score']:.1f} %" in found["text"].stdout
+    assert arms["npc"]["score"] > arms["base"]["score"]
+
+
+def test_base_is_always_there_and_all_are_eight(bench):
+    result, _ = bench("--arms", "reseed,npc,reseed", "--format", "json")
+    assert list(numbers(result)["arms"]) == ["base", "reseed", "npc"]
+    result, _ = bench("--arms", "all", "--format", "json")
+    assert list(numbers(result)["arms"]) == list(ARMS)
+
+
+def test_the_same_command_goes_on_and_errors_wait_for_retry_errors(bench, tmp_path):
+    result, broken = bench("--out", "out", generator=Draughtsman(limit=4))
+    assert result.exit_code == GeneratorError.exit_code
+    assert "withheld" in result.stdout
+    assert "power cut" in result.stdout
+    result, generator = bench("--out", "out", "--format", "json")
+    assert generator.made == 0
+    assert result.exit_code == GeneratorError.exit_code
+    assert numbers(result)["errors"]
+    result, again = bench("--out", "out", "--retry-errors", "--format", "json")
+    assert result.exit_code == 0, result.output
+    whole, once = bench("--out", "whole", "--format", "json")
+    assert numbers(result) == numbers(whole)
+    assert broken.made + again.made == once.made
 
 
 class OtherScorer(FakeScorer):
@@ -109,59 +155,102 @@ class OtherAgents(ShapesBackend):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"name": "engraver"}, ("draughtsman", "engraver")),
+        ({"generator": Draughtsman(name="engraver")}, ("draughtsman", "engraver")),
         ({"scorer": OtherScorer()}, ("fake", "other weights")),
         ({"agents": OtherAgents("shapes")}, ("shapes-", "other agents")),
     ],
 )
-def test_another_model_s_results_are_not_gone_on_with(bench, tmp_path, changed, words):
-    assert bench("--out", "out", limit=4)[0].exit_code == GeneratorError.exit_code
-    before = (tmp_path / "out" / "results.jsonl").read_bytes()
+def test_another_model_s_run_is_not_gone_on_with(bench, changed, words):
+    assert bench("--out", "out")[0].exit_code == 0
     result, generator = bench("--out", "out", **changed)
     assert result.exit_code == 2
-    assert "other settings (fingerprints: " in result.stderr
+    assert "fingerprint: " in result.stderr
     assert all(word in result.stderr for word in words)
     assert generator.made == 0
-    assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
 
 
-def test_the_default_directory_is_one_for_each_model(bench, tmp_path):
-    for name in ("one", "other", "one"):
-        assert bench("--arms", "base", name=name)[0].exit_code == 0
-    assert len(list((tmp_path / "npc-local-runs").iterdir())) == 2
+def test_other_settings_and_prompts_are_refused_with_the_difference(bench):
+    assert bench("--out", "out")[0].exit_code == 0
+    result, _ = bench("--out", "out", "--set", "generators.shapes.steps=9")
+    assert result.exit_code == 2
+    assert "generator.steps: 20 there, 9 now" in result.stderr
+    result, _ = bench("--out", "out", "--split", "train")
+    assert result.exit_code == 2
+    assert "suite.records: " in result.stderr
 
 
-def test_what_is_named_twice_is_run_once(bench, tmp_path):
-    twice, generator = bench("--out", "out", "--arms", "base,npc,base,npc", "--seeds", "0, 1,0")
-    assert twice.exit_code == 0, twice.output
-    assert generator.made > 0
-    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1 + 2 * 7
-    once, generator = bench("--out", "out", "--arms", "base,npc", "--seeds", "0,1")
-    assert once.exit_code == 0, once.output
-    assert generator.made == 0
-    assert once.stdout == twice.stdout
+def test_a_run_may_be_extended(bench):
+    _, first = bench("--out", "out", "--arms", "npc", "--limit", "3")
+    _, second = bench("--out", "out", "--arms", "npc,random-rank", "--seeds", "0, 1,0")
+    _, whole = bench("--out", "whole", "--arms", "npc,random-rank", "--seeds", "0,1")
+    assert first.made > 0
+    assert first.made + second.made == whole.made
 
 
-@pytest.mark.parametrize("failure", [BackendError, ModelFilesError, StorageError])
-def test_the_exit_code_is_that_of_the_error_inside(bench, failure):
+def test_the_default_directory_is_one_for_these_settings(bench, tmp_path):
+    runs = tmp_path / "npc-local-runs"
+    for arguments in ([], ["--seeds", "0,1"], ["--set", "generators.shapes.steps=9"], []):
+        assert bench("--arms", "base", *arguments)[0].exit_code == 0
+    assert len(list(runs.iterdir())) == 2
+    _, again = bench("--arms", "base", "--fresh")
+    assert again.made == 7
+    assert len(list(runs.iterdir())) == 3
+
+
+def test_fresh_leaves_the_run_that_is_there_alone(bench, tmp_path):
+    assert bench("--out", "out", "--arms", "base")[0].exit_code == 0
+    _, again = bench("--out", "out", "--arms", "base", "--fresh")
+    assert again.made == 7
+    assert (tmp_path / "out-2" / "summary.md").exists()
+
+
+@pytest.mark.parametrize("failure", [BackendError, ModelFilesError])
+def test_the_exit_code_is_that_of_the_first_error_inside(bench, failure):
     class Failing(ShapesBackend):
         async def complete(self, request):
             raise failure("gone")
 
-    result, _ = bench("--out", "out", agents=Failing("shapes"))
+    result, _ = bench("--out", "out", agents=Failing("shapes"), generator=Draughtsman())
     assert result.exit_code == failure.exit_code
-    assert result.stderr.endswith("error: gone\n")
+    assert "gone" in result.stdout
+    assert "withheld" in result.stdout
+
+
+def test_an_error_that_ends_the_run_prints_no_table(bench):
+    class Failing(ShapesBackend):
+        async def complete(self, request):
+            raise StorageError("no space left")
+
+    result, _ = bench("--out", "out", agents=Failing("shapes"))
+    assert result.exit_code == StorageError.exit_code
+    assert result.stderr.endswith("error: no space left\n")
     assert result.stdout == ""
 
 
+def test_a_ctrl_c_keeps_everything_and_says_how_to_go_on(bench, tmp_path):
+    class Pressed(Draughtsman):
+        def generate(self, shots):
+            if self.made == 4:
+                raise KeyboardInterrupt
+            return super().generate(shots)
+
+    result, first = bench("--out", "out", generator=Pressed())
+    assert result.exit_code == cli.INTERRUPTED
+    assert f"--out {tmp_path / 'out'}" in result.stderr
+    result, second = bench("--out", "out", "--format", "json")
+    assert result.exit_code == 0, result.output
+    whole, once = bench("--out", "whole", "--format", "json")
+    assert numbers(result) == numbers(whole)
+    assert second.made < once.made <= first.made + second.made
+
+
 def test_a_summary_that_cannot_be_written_is_told(bench, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "results.jsonl").touch()
+    assert bench("--out", "out")[0].exit_code == 0
+    (tmp_path / "out" / "summary.md").unlink()
     (tmp_path / "out" / "summary.md").mkdir()
     result, _ = bench("--out", "out")
     assert result.exit_code == StorageError.exit_code
-    assert "summary.md: Is a directory" in result.stderr
-    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1 + 7
+    assert "summary.md: cannot be written" in result.stderr
 
 
 def test_chatter_of_libraries_stays_off_standard_output(bench):
@@ -170,7 +259,7 @@ def test_chatter_of_libraries_stays_off_standard_output(bench):
             print("loading checkpoint shards")
             return super().score(prompt, negatives)
 
-    result, _ = bench("--json", scorer=Chatty())
+    result, _ = bench("--format", "json", scorer=Chatty())
     json.loads(result.stdout)
     assert "loading checkpoint shards" in result.stderr
 
@@ -179,13 +268,153 @@ def test_chatter_of_libraries_stays_off_standard_output(bench):
     ("arguments", "message"),
     [
         (["--arms", "base,magic"], "magic"),
+        (["--arms", ","], "--arms"),
         (["--seeds", "0,x"], "--seeds"),
         (["--seeds", "-1"], "--seeds"),
+        (["--seeds", "100"], "from 0 to 99"),
         (["--per-tag", "0"], "--per-tag"),
+        (["--limit", "0"], "--limit"),
+        (["--judge", "qwen3-vl"], "exact judge of its own"),
+        (["--images", "there", "--export", "here"], "--export"),
+        (["--images", "nowhere"], "nowhere: no such directory"),
     ],
 )
-def test_bad_options_are_refused(bench, arguments, message):
+def test_bad_options_are_refused(bench, tmp_path, arguments, message):
     result, generator = bench(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
     assert generator.made == 0
+    assert not (tmp_path / "npc-local-runs").exists()
+
+
+def test_an_export_that_would_overwrite_is_refused_before_any_work(bench, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    result, generator = bench("--export", "mine")
+    assert result.exit_code == StorageError.exit_code
+    assert generator.made == 0
+
+
+def test_records_must_be_there(bench, tmp_path):
+    result, _ = bench("--data", "nowhere.jsonl", suite="geneval++")
+    assert result.exit_code == 2
+    assert "nowhere.jsonl: no such file" in result.stderr
+
+
+def test_prompts_beyond_the_agents_are_refused_before_any_work(bench, data):
+    result, generator = bench("--data", str(data), suite="geneval++")
+    assert result.exit_code == 3
+    assert "backend shapes cannot work from prompt" in result.stderr
+    assert generator.made == 0
+
+
+@pytest.mark.parametrize(
+    ("suite", "group", "headline"),
+    [
+        ("geneval++", "color_attr", "mean of the tags' accuracies"),
+        ("imagine", "Hybridization", "weighted 3, 2, 2, 2"),
+    ],
+)
+def test_suites_with_a_judge(bench, data, suite, group, headline):
+    agents, judge = Agents(), Agents("judge")
+    common = ("--data", str(data), "--limit", "9", "--out", "out")
+    result, _ = bench(*common, suite=suite, generator=Images(), agents=agents)
+    assert result.exit_code == 0, result.output
+    assert agents.asked["judge"] > 0
+    assert group in result.stdout
+    assert headline in result.stdout
+    assert "judged by backend shapes" in result.stdout
+    # Another judge looks at the same images.
+    result, generator = bench(
+        *common,
+        "--judge",
+        "qwen3-vl",
+        suite=suite,
+        generator=Images(),
+        agents=Agents(),
+        judge=judge,
+    )
+    assert result.exit_code == 0, result.output
+    assert generator.shots == []
+    assert judge.asked["judge"] == agents.asked["judge"]
+    assert "judged by backend qwen3-vl" in result.stdout
+
+
+def test_an_unknown_judge_is_named_with_the_known_ones(bench, data):
+    result, _ = bench("--data", str(data), "--judge", "qwen", suite="geneval++")
+    assert result.exit_code == 2
+    assert "no backend 'qwen'" in result.stderr
+    assert "qwen3-vl" in result.stderr
+
+
+def test_what_is_exported_is_judged_like_the_run_it_comes_from(bench, tmp_path):
+    result, _ = bench("--export", "exported", "--seeds", "0,1", "--format", "json", "--out", "out")
+    assert result.exit_code == 0, result.output
+    arms = numbers(result)["arms"]
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == {
+        f"{arm}-{seed}" for arm in arms for seed in (0, 1)
+    }
+    seeds = []
+    for seed in (0, 1):
+        folder = f"exported/npc-{seed}"
+        assert len(list((tmp_path / folder).glob("*.jpg"))) == 7
+        assert (tmp_path / folder / "ShapesBench.jsonl").exists()
+        result, generator = bench("--images", folder, "--format", "json")
+        assert result.exit_code == 0, result.output
+        assert generator.made == 0
+        seeds.append(numbers(result)["arms"]["images"]["score"])
+    assert sum(seeds) / 2 == pytest.approx(arms["npc"]["score"])
+
+
+def test_an_exported_image_is_the_arm_s_result(bench, tmp_path):
+    result, _ = bench("--export", "exported", "--arms", "base", "--limit", "3")
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "exported" / "base-0").exists()
+    paths = sorted((tmp_path / "exported" / "base").glob("*.jpg"))
+    assert len(paths) == 3
+    [run] = (tmp_path / "npc-local-runs").iterdir()
+    kept = [Image.open(path) for path in (run / "images").glob("*.png")]
+    assert len({pixel_hash(image) for image in kept}) == 3
+    for path in paths:
+        mean = Image.open(path).resize((1, 1)).getpixel((0, 0))
+        assert any(
+            max(
+                abs(a - b) for a, b in zip(mean, image.resize((1, 1)).getpixel((0, 0)), strict=True)
+            )
+            <= 2
+            for image in kept
+        )
+
+
+def test_images_made_elsewhere_must_be_whole(bench, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    for number in (1, 2, 4, 5, 6, 7):
+        Image.new("RGB", (64, 64)).save(tmp_path / "theirs" / f"{number}.png")
+    result, _ = bench("--images", "theirs")
+    assert result.exit_code == 2
+    assert "no image of number 3" in result.stderr
+    Image.new("RGB", (64, 64)).save(tmp_path / "theirs" / "3.jpg")
+    result, _ = bench("--images", "theirs")
+    assert result.exit_code == 0, result.output
+    assert "0.0 %" in result.stdout
+    assert "Kappa" not in result.stdout
+
+
+def test_images_made_elsewhere_are_judged_by_the_backend_alone(bench, data, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    for number in range(1, 281):
+        Image.new("RGB", (4, 4), (number % 256, number // 256, 0)).save(
+            tmp_path / "theirs" / f"{number}.png"
+        )
+    right = [{"correct": 1, "reason": ""}]
+    (tmp_path / "replies.json").write_text(json.dumps({"judge": right * 13 + [{"error": "gone"}]}))
+    (tmp_path / "models.toml").write_text(
+        SHIPPED.read_text() + '[backends.mine]\nkind = "scripted"\nreplies = "replies.json"\n'
+    )
+    command = ["--data", str(data), "--images", "theirs", "--judge", "mine", "--limit", "14"]
+    result, generator = bench(*command, "--agents", "1", suite="geneval++", generator=Images())
+    assert result.exit_code == BackendError.exit_code
+    assert generator.shots == []
+    assert "withheld (1 failed)" in result.stdout
+    assert "100.0 %" in result.stdout
+    assert "judged by backend mine" in result.stdout

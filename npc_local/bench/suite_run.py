@@ -1,0 +1,209 @@
+"""One run of a benchmark, from an opened profile to its tables and files.
+
+What a command line may say is left to `suite_command`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from npc_local import egress
+from npc_local.bench import tables
+from npc_local.bench.export import export, images_from
+from npc_local.bench.progress import Progress
+from npc_local.bench.runner import (
+    GIVEN,
+    Done,
+    Judge,
+    Result,
+    check_prompts,
+    choose,
+    images,
+    judge_images,
+    run,
+    tasks,
+)
+from npc_local.bench.settled import SettledJournal
+from npc_local.bench.suite import Suite
+from npc_local.bench.summary import summary
+from npc_local.cast import open_agent
+from npc_local.config import ResolvedProfile
+from npc_local.durable import write_durably
+from npc_local.engine import default_in_flight
+from npc_local.errors import StorageError
+from npc_local.journal import Journal
+from npc_local.opening import open_steps
+from npc_local.settings import BackendSettings
+from npc_local.steps import Cast, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a command asks for.
+
+    Attributes:
+        suite: the benchmark.
+        profile: who plays.
+        arms: what to compare.
+        seeds: benchmark seeds.
+        limit: prompts at most; None: all.
+        judge: the name and the entry of the backend that judges; None: the suite asks none.
+        directory: the run directory.
+        agents: steps of agents at once.
+        retry_errors: do again what failed in an earlier run.
+        export: where images and records go in the published layout; None: nowhere.
+        given: a directory of images made elsewhere, to be judged in place of any arm's.
+    """
+
+    suite: Suite
+    profile: ResolvedProfile
+    arms: Sequence[str]
+    seeds: Sequence[int]
+    limit: int | None
+    judge: tuple[str, BackendSettings] | None
+    directory: Path
+    agents: int
+    retry_errors: bool = False
+    export: Path | None = None
+    given: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of it: the summary as plain data, and the exit code of the first error, or 0."""
+
+    found: dict[str, Any]
+    exit_code: int
+
+
+async def measure(job: Job, told: Callable[[str], None]) -> Measured:
+    """Run what is missing, judge it, and write summary.md and summary.json beside the journal.
+
+    Args:
+        job: what to do.
+        told: is told what is waited for, and where things are.
+
+    Raises:
+        NpcError: it could not begin, or nothing more can be done or kept.
+    """
+    if job.export is not None and job.export.exists() and any(job.export.iterdir()):
+        raise StorageError(f"{job.export} holds something already; name a new directory")
+    chosen = choose(job.suite.items(), job.limit)
+    todo = tasks(chosen, job.seeds)
+    files = {} if job.given is None else images_from(job.given, chosen)
+    opened = _open(job, told) if job.given is None else _open_judge(job)
+    async with opened as (steps, journal):
+        judge = Judge(job.suite, steps.cast.judge)
+        in_flight = default_in_flight(job.profile, job.agents)
+        with Progress(len(todo) * len(job.arms), "results") as progress:
+            done = _shown(progress)
+            if job.given is None:
+                cast = steps.cast
+                agents = (cast.verifier, cast.proposer, cast.judge)
+                check_prompts(chosen, [agent for agent in agents if agent is not None])
+                results = await run(
+                    todo,
+                    job.arms,
+                    steps,
+                    judge,
+                    budget=job.profile.candidates,
+                    in_flight=in_flight,
+                    done=done,
+                )
+            else:
+                results = await judge_images(
+                    todo, files, steps, judge, in_flight=in_flight, done=done
+                )
+        found = await asyncio.to_thread(_write, job, journal, results)
+        if job.export is not None:
+            await asyncio.to_thread(_export, job, journal, results, job.export, told)
+    return Measured(found, next((one.exit_code for one in results if one.exit_code), 0))
+
+
+def _shown(progress: Progress) -> Done:
+    return lambda result: progress.advance(f"{result.arm}, {result.task.item.group}")
+
+
+@asynccontextmanager
+async def _open(
+    job: Job, told: Callable[[str], None]
+) -> AsyncIterator[tuple[Steps, SettledJournal]]:
+    """Open everybody who plays, and the journal."""
+    kept: list[SettledJournal] = []
+
+    def open_journal(directory: Path, identity: Mapping[str, Any]) -> Journal:
+        kept.append(_journal(job, directory, identity))
+        return kept[0]
+
+    name, profile = None, job.profile
+    if job.judge is not None:
+        name, settings = job.judge
+        profile = replace(profile, backends={**profile.backends, name: settings})
+    async with open_steps(
+        profile,
+        logs=job.directory / "logs",
+        journal=job.directory,
+        same={"suite": _identity(job.suite)},
+        agents=job.agents,
+        judge=name,
+        open_journal=open_journal,
+        told=told,
+    ) as steps:
+        yield steps, kept[0]
+
+
+@asynccontextmanager
+async def _open_judge(job: Job) -> AsyncIterator[tuple[Steps, SettledJournal]]:
+    """Open the judge alone, and the journal."""
+    nobody: Any = None  # nothing but `Steps.once` is asked for
+    async with nullcontext() if job.judge is None else open_agent(*job.judge) as judge:
+        who = None if judge is None else judge.fingerprint()
+        identity = {"suite": _identity(job.suite), "images": "made elsewhere", "judge": who}
+        cast = Cast(nobody, nobody, nobody, nobody, nobody, judge=judge)
+        with _journal(job, job.directory, identity) as journal:
+            yield Steps(cast, journal, agents=job.agents), journal
+
+
+def _journal(job: Job, directory: Path, identity: Mapping[str, Any]) -> SettledJournal:
+    journal = SettledJournal.open(directory, identity)
+    if job.retry_errors:
+        journal.retry_errors()
+    return journal
+
+
+def _identity(suite: Suite) -> dict[str, str]:
+    return {"name": suite.name, "records": suite.fingerprint()}
+
+
+def _write(job: Job, journal: Journal, results: Sequence[Result]) -> dict[str, Any]:
+    judge = "its exact detector" if job.judge is None else f"backend {job.judge[0]}"
+    arms = job.arms if job.given is None else [GIVEN]
+    found = summary(job.suite, results, arms, judge=judge, costs=journal.costs())
+    found["network"] = egress.report()
+    shown = tables.markdown(tables.title(found), tables.sections(found))
+    write_durably(job.directory / "summary.md", shown.encode())
+    write_durably(job.directory / "summary.json", (json.dumps(found, indent=2) + "\n").encode())
+    return found
+
+
+def _export(
+    job: Job,
+    journal: Journal,
+    results: Sequence[Result],
+    directory: Path,
+    told: Callable[[str], None],
+) -> None:
+    """Write each arm's results into a directory of its own in the published layout."""
+    for arm in job.arms:
+        for seed in job.seeds:
+            of_arm = [one for one in results if one.arm == arm and one.task.seed == seed]
+            name = arm if len(job.seeds) == 1 else f"{arm}-{seed}"
+            export(directory / name, job.suite, images(journal, of_arm))
+            if missing := sum(one.outcome is None for one in of_arm):
+                told(f"{directory / name}: {missing} images are missing, as a step failed")
