@@ -48,7 +48,7 @@ types: $(READY)
 check: lint types test
 
 bench: $(READY)
-	$(BIN)/npc-local bench shapes
+	$(BIN)/npc-local bench shapes --per-tag 20
 
 # Of the environments with vLLM, only one that `make vllm-env` made.
 clean:
