@@ -6,6 +6,21 @@ from pathlib import Path
 
 import click
 
+encoder = click.option(
+    "--encoder",
+    metavar="NAME_OR_DIR",
+    help="An encoder of models.toml, or a directory.  [default: the profile's]",
+)
+formula = click.option(
+    "--formula",
+    type=click.Choice(["paper", "released"]),
+    help="The score as the paper or as its released code has it.  [default: the encoder's]",
+)
+tokens = click.option(
+    "--tokens",
+    type=click.Choice(["auto", "released", "quantity", "parser"]),
+    help="Which words are salient.  [default: the encoder's; for a directory: auto]",
+)
 profile = click.option(
     "--profile", metavar="NAME", help="A profile of models.toml.  [default: its default_profile]"
 )

@@ -9,7 +9,7 @@ paper's "Reported results" (arXiv 2512.07702).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +25,7 @@ from npc_local.journal_file import IDENTITY, NAME
 from npc_local.records import Candidate, Kind, Negative
 from npc_local.roles import Proposals
 
+Rescore = Callable[[Sequence[tuple[str, Sequence[str]]]], Sequence[Sequence[float]]]
 _ALL = {"": 1.0}  # one group: these measures are not split by tag
 
 
@@ -141,8 +142,14 @@ def searches(journal: Journal) -> Iterator[Search]:
                 yield Search(prompt, seed, mode, tuple(order), tried.get((prompt, seed), {}))
 
 
-def report(journal: Journal) -> dict[str, Any]:
-    """Return the measures, as plain data; errors as `searches`."""
+Worth = Callable[[Search, Candidate], float]
+
+
+def report(journal: Journal, other: Mapping[str, Rescore] | None = None) -> dict[str, Any]:
+    """Return the measures, as plain data; errors as `searches`.
+
+    `other` names further ways of scoring, to be compared on the same pairs.
+    """
     found = sorted(searches(journal), key=lambda one: (one.prompt, one.seed, one.mode))
     by_mode = {mode: [one for one in found if one.mode == mode] for mode in _modes(found)}
     ours = by_mode.get("caption", [])
@@ -152,11 +159,17 @@ def report(journal: Journal) -> dict[str, Any]:
                if c.negative.text in one.verdicts])
         for one in ours
     ]  # fmt: skip
+    instead: dict[str, Worth] = {"targeted before untargeted": _targeted_first}
+    instead |= {name: _rescored(ours, rescore) for name, rescore in (other or {}).items()}
     return {
         "failing": len({(one.prompt, one.seed) for one in found}),
         "ranking": {
-            "tried in random order": _pairs(random_rank),
-            "all tried": _pairs(everything),
+            "tried in random order": _pairs(random_rank, _score),
+            "all tried": _pairs(everything, _score),
+            **{
+                f"tried in random order, if ranked otherwise: {name}": _pairs(random_rank, worth)
+                for name, worth in instead.items()
+            },
         },
         "effort": {
             "ranked": _effort(ours, [one.ranked() for one in ours]),
@@ -175,15 +188,40 @@ def report(journal: Journal) -> dict[str, Any]:
 Tried = Sequence[tuple[Search, Sequence[tuple[Candidate, Verified]]]]
 
 
-def _pairs(tried: Tried) -> dict[str, Any]:
-    """How often the better-ranked of two tried candidates has the better verifier score."""
+def _score(_search: Search, candidate: Candidate) -> float:
+    return candidate.score
+
+
+def _targeted_first(_search: Search, candidate: Candidate) -> float:
+    return float(candidate.negative.kind == "targeted")
+
+
+def _rescored(found: Sequence[Search], rescore: Rescore) -> Worth:
+    """Return the worth of candidates by another scorer, asked for all of them at once."""
+    texts = [[one.negative.text for one in search.candidates] for search in found]
+    scores = rescore([(search.prompt, each) for search, each in zip(found, texts, strict=True)])
+    known = {
+        (search.prompt, text): score
+        for search, each, row in zip(found, texts, scores, strict=True)
+        for text, score in zip(each, row, strict=True)
+    }
+    return lambda search, candidate: known[search.prompt, candidate.negative.text]
+
+
+def _pairs(tried: Tried, worth: Worth) -> dict[str, Any]:
+    """How often the better-ranked of two tried candidates has the better verifier score.
+
+    Two of the same worth are no pair: nothing is said about them.
+    """
     better = worse = ties = 0
     observed = []
     for search, tries in tried:
-        rank = {one.negative.text: place for place, one in enumerate(search.candidates)}
         for (a, one), (b, other) in combinations(tries, 2):
             first, second = (one, other)
-            if rank[a.negative.text] > rank[b.negative.text]:
+            ahead = worth(search, a) - worth(search, b)
+            if not ahead:
+                continue
+            if ahead < 0:
                 first, second = other, one
             if first.score == second.score:
                 ties += 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from npc_local import options
 from npc_local.bench.suite_command import FORMATS
 
 _EXAMPLES = """\b
@@ -13,6 +14,7 @@ Examples:
   npc-local bench shapes --arms all --out runs/shapes
   npc-local bench agreement --out runs/shapes
   npc-local bench agreement --out runs/shapes --format json
+  npc-local bench agreement --out runs/shapes --formula released --tokens released
 """
 
 
@@ -32,20 +34,50 @@ Examples:
     show_default=True,
     help="Of what is printed.",
 )
-def agreement(out: Path, form: str) -> None:
+@options.encoder
+@options.formula
+@options.tokens
+@options.profile
+@options.config
+@options.overrides
+def agreement(
+    out: Path,
+    form: str,
+    encoder: str | None,
+    formula: str | None,
+    tokens: str | None,
+    profile: str | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
     """How good the ranking is, which negatives help, and what the caption is worth.
 
-    Computed from the steps that a run of a benchmark has kept, with the verifier's scores; no model
-    is opened. For unbiased pairs of candidates the run needs the arm random-rank, for the caption
-    prompt-only, for the kinds targeted-only and untargeted-only.
+    Computed from the steps that a run of a benchmark has kept, with the verifier's scores. For
+    unbiased pairs of candidates the run needs the arm random-rank, for the caption prompt-only, for
+    the kinds targeted-only and untargeted-only. With --encoder, --formula or --tokens, the same
+    pairs are also ranked in that way; else no model is opened.
     """
     import json
 
     from npc_local.bench import agreement_tables, tables
     from npc_local.bench.agreement import open_run, report
+    from npc_local.display import libraries_quiet
 
-    with open_run(out) as journal:
-        found = report(journal)
+    other = {}
+    if encoder or formula or tokens:
+        from npc_local.offline import go_offline
+        from npc_local.salience.directory import chosen_encoder
+        from npc_local.salience.scorer import SalienceScorer
+
+        go_offline()
+        settings = chosen_encoder(encoder, formula, tokens, profile, config, overrides)
+        scorer = SalienceScorer.open(settings)
+        name = f"{settings.path.name}/{settings.text_encoder} {settings.formula} {settings.tokens}"
+        other[name] = lambda pairs: [
+            [one.score for one in ranking.scores] for ranking in scorer.rank(pairs)
+        ]
+    with libraries_quiet(), open_run(out) as journal:
+        found = report(journal, other)
     title, sections = f"Ranking, negatives and caption: {out}", agreement_tables.sections(found)
     if form == "json":
         shown = json.dumps(found) + "\n"

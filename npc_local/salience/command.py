@@ -36,21 +36,9 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("prompt", metavar="PROMPT")
 @click.argument("negatives", metavar="NEGATIVE...", nargs=-1, required=True)
-@click.option(
-    "--encoder",
-    metavar="NAME_OR_DIR",
-    help="An encoder of models.toml, or a directory.  [default: the profile's]",
-)
-@click.option(
-    "--formula",
-    type=click.Choice(["paper", "released"]),
-    help="The score as the paper or as its released code has it.  [default: the encoder's]",
-)
-@click.option(
-    "--tokens",
-    type=click.Choice(["auto", "released", "quantity", "parser"]),
-    help="Which words are salient.  [default: the encoder's; for a directory: auto]",
-)
+@options.encoder
+@options.formula
+@options.tokens
 @options.profile
 @options.config
 @options.overrides
@@ -74,14 +62,13 @@ def rank(
     from npc_local.display import error_console, libraries_quiet
     from npc_local.offline import go_offline
     from npc_local.prompts import check_prompt
+    from npc_local.salience.directory import chosen_encoder
     from npc_local.salience.scorer import SalienceScorer
 
     go_offline()
     checked = check_prompt(prompt)
     texts = [check_prompt(text, "a negative prompt") for text in negatives]
-    settings = _settings(encoder, profile, config, overrides)
-    changes = {"formula": formula, "tokens": tokens}
-    settings = settings.model_copy(update={key: new for key, new in changes.items() if new})
+    settings = chosen_encoder(encoder, formula, tokens, profile, config, overrides)
     with libraries_quiet() as stdout:
         with error_console().status("reading the prompt and the negatives"):
             [found] = SalienceScorer.open(settings).rank([(checked, texts)])
@@ -102,33 +89,6 @@ def rank(
             console.print()
             for line in _lines(texts, order, found):
                 console.print(line, markup=False)
-
-
-def _settings(
-    encoder: str | None, profile: str | None, config: Path | None, overrides: Sequence[str]
-) -> EncoderSettings:
-    """Return the encoder that was asked for.
-
-    Raises:
-        ConfigError: neither an encoder of models.toml nor a directory has that name.
-        ModelFilesError: the directory has no text encoder.
-    """
-    from npc_local.config import load_config
-    from npc_local.errors import ConfigError
-    from npc_local.salience.directory import encoder_in
-    from npc_local.settings import listed
-
-    if encoder is not None and "://" not in encoder and Path(encoder).is_dir():
-        return encoder_in(Path(encoder))
-    known = load_config(config, overrides)
-    if encoder is None:
-        return known.profile(profile).encoder
-    if encoder not in known.encoders:
-        raise ConfigError(
-            f"--encoder: found {encoder!r}, no directory and no encoder of models.toml; known: "
-            f"{listed(known.encoders)}"
-        )
-    return known.encoders[encoder]
 
 
 def _data(

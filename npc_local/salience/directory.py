@@ -1,14 +1,15 @@
-"""Which text encoder a directory holds, for people who name the directory alone."""
+"""Which text encoder people mean: an entry of models.toml, or one that a directory holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from npc_local.errors import ModelFilesError
+from npc_local.config import load_config
+from npc_local.errors import ConfigError, ModelFilesError
 from npc_local.model_files import read_json, require_directory
 from npc_local.salience.encoders import kind_of
-from npc_local.settings import EncoderSettings
+from npc_local.settings import EncoderSettings, listed
 
 # T5 first: the paper's. The later ones of a pipeline are the larger ones.
 _PLACES = (
@@ -39,6 +40,42 @@ def encoder_in(path: Path) -> EncoderSettings:
         )
     found.sort(key=lambda settings: ("t5", "clip", "decoder").index(settings.kind))
     return found[0]
+
+
+def chosen_encoder(
+    encoder: str | None,
+    formula: str | None,
+    tokens: str | None,
+    profile: str | None,
+    config: Path | None,
+    overrides: Sequence[str],
+) -> EncoderSettings:
+    """Return the encoder that the options of a command ask for.
+
+    Args:
+        encoder: the name of an entry of models.toml, or a directory; None takes the profile's.
+        formula: replaces the entry's; so does `tokens`.
+        tokens: see `formula`.
+        profile: the name of a profile.
+        config: the configuration's file.
+        overrides: changes of its keys.
+
+    Raises:
+        ConfigError: neither an encoder of models.toml nor a directory has that name.
+        ModelFilesError: the directory has no text encoder.
+    """
+    if encoder is not None and "://" not in encoder and Path(encoder).is_dir():
+        settings = encoder_in(Path(encoder))
+    else:
+        known = load_config(config, overrides)
+        if encoder is not None and encoder not in known.encoders:
+            raise ConfigError(
+                f"--encoder: found {encoder!r}, no directory and no encoder of models.toml; known: "
+                f"{listed(known.encoders)}"
+            )
+        settings = known.encoders[encoder] if encoder else known.profile(profile).encoder
+    changes = {"formula": formula, "tokens": tokens}
+    return settings.model_copy(update={key: new for key, new in changes.items() if new})
 
 
 def _encoders(path: Path) -> Iterator[EncoderSettings]:

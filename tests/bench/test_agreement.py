@@ -101,7 +101,8 @@ def test_every_pair_is_counted_once_whatever_the_order(tmp_path):
     play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=Ranks())
     found = measured(tmp_path)
     # None is correct: both arms try all. sky beats sand and sea, which are as good as each other.
-    for pairs in found["ranking"].values():
+    for name in ("tried in random order", "all tried"):
+        pairs = found["ranking"][name]
         assert (pairs["pairs"], pairs["better"], pairs["worse"], pairs["ties"]) == (3, 2, 0, 1)
         assert pairs["agreement"] == 1.0
         assert pairs["interval_95"] == (1.0, 1.0)
@@ -109,6 +110,28 @@ def test_every_pair_is_counted_once_whatever_the_order(tmp_path):
     assert found["effort"]["random order"]["images_per_failing_prompt"] == 3
     assert found["kinds"]["targeted"]["images"] == 1
     assert found["kinds"]["untargeted"]["images"] == 2
+
+
+def test_the_same_pairs_ranked_otherwise(tmp_path):
+    """sky is right most, then sand; ours ranks sky, sand, sea, the other one sea, sand, sky."""
+    generator = Holds({"sky": 2, "sand": 1, "sea": 1})
+    play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=Ranks())
+    asked = []
+
+    def backwards(pairs):
+        asked.extend(pairs)
+        return [[-SCORES[text] for text in texts] for _, texts in pairs]
+
+    with open_run(tmp_path) as journal:
+        ranking = report(journal, {"backwards": backwards})["ranking"]
+    prefix = "tried in random order, if ranked otherwise: "
+    found = {name: (one["better"], one["worse"], one["ties"]) for name, one in ranking.items()}
+    assert found["tried in random order"] == (2, 0, 1)
+    assert found[f"{prefix}backwards"] == (0, 2, 1)
+    # sand and sea are of one kind: that order says nothing of them.
+    assert found[f"{prefix}targeted before untargeted"] == (2, 0, 0)
+    assert len(asked) == 1
+    assert sorted(asked[0][1]) == sorted(SCORES)
 
 
 def test_the_random_order_stops_at_its_own_first_correct(tmp_path):
