@@ -148,12 +148,23 @@ Worth = Callable[[Search, Candidate], float]
 def report(journal: Journal, other: Mapping[str, Rescore] | None = None) -> dict[str, Any]:
     """Return the measures, as plain data; errors as `searches`.
 
+    An order counts if every search was run to its end in it, else it is None and its arm is in
+    `missing_arms`: the tries of one arm complete the order of another mostly where all were wrong.
+
     `other` names further ways of scoring, to be compared on the same pairs.
     """
     found = sorted(searches(journal), key=lambda one: (one.prompt, one.seed, one.mode))
     by_mode = {mode: [one for one in found if one.mode == mode] for mode in _modes(found)}
     ours = by_mode.get("caption", [])
-    random_rank = [(one, one.at_random() or []) for one in ours]
+    ranked, random_order = [one.ranked() for one in ours], [one.at_random() for one in ours]
+    missing = [
+        arm
+        for arm, walks in (("npc", ranked), ("random-rank", random_order))
+        if None in walks or (found and not ours)
+    ]
+    random_rank = None
+    if "random-rank" not in missing:
+        random_rank = [(one, walk or []) for one, walk in zip(ours, random_order, strict=True)]
     everything = [
         (one, [(c, one.verdicts[c.negative.text]) for c in one.candidates
                if c.negative.text in one.verdicts])
@@ -163,24 +174,26 @@ def report(journal: Journal, other: Mapping[str, Rescore] | None = None) -> dict
     instead |= {name: _rescored(ours, rescore) for name, rescore in (other or {}).items()}
     return {
         "failing": len({(one.prompt, one.seed) for one in found}),
+        "missing_arms": missing,
         "ranking": {
-            "tried in random order": _pairs(random_rank, _score),
+            "tried in random order": _if_run(random_rank, _score),
             "all tried": _pairs(everything, _score),
             **{
-                f"tried in random order, if ranked otherwise: {name}": _pairs(random_rank, worth)
+                f"tried in random order, if ranked otherwise: {name}": _if_run(random_rank, worth)
                 for name, worth in instead.items()
             },
         },
         "effort": {
-            "ranked": _effort(ours, [one.ranked() for one in ours]),
-            "random order": _effort(ours, [one.at_random() for one in ours]),
+            "ranked": None if "npc" in missing else _effort(ours, ranked),
+            "random order": None if random_rank is None else _effort(ours, random_order),
         },
-        "kinds": _kinds(random_rank),
+        "kinds": None if random_rank is None else _kinds(random_rank),
         "proposals": {
             mode: _effort(of_mode, [one.ranked() for one in of_mode])
             for mode, of_mode in by_mode.items()
+            if mode != "caption"
         },
-        "caption": _compared(by_mode, "prompt-only", "caption"),
+        "caption": None if "npc" in missing else _compared(by_mode, "prompt-only", "caption"),
         "kind_arms": _compared(by_mode, "untargeted-only", "targeted-only"),
     }
 
@@ -206,6 +219,10 @@ def _rescored(found: Sequence[Search], rescore: Rescore) -> Worth:
         for text, score in zip(each, row, strict=True)
     }
     return lambda search, candidate: known[search.prompt, candidate.negative.text]
+
+
+def _if_run(tried: Tried | None, worth: Worth) -> dict[str, Any] | None:
+    return None if tried is None else _pairs(tried, worth)
 
 
 def _pairs(tried: Tried, worth: Worth) -> dict[str, Any]:

@@ -53,9 +53,10 @@ def agreement(
     """How good the ranking is, which negatives help, and what the caption is worth.
 
     Computed from the steps that a run of a benchmark has kept, with the verifier's scores. For
-    unbiased pairs of candidates the run needs the arm random-rank, for the caption prompt-only, for
-    the kinds targeted-only and untargeted-only. With --encoder, --formula or --tokens, the same
-    pairs are also ranked in that way; else no model is opened.
+    unbiased pairs of candidates the run needs the arms npc and random-rank, for the caption npc and
+    prompt-only, for the kinds targeted-only and untargeted-only; what it lacks is left out. With
+    --encoder, --formula or --tokens, the same pairs are also ranked in that way; else no model is
+    opened.
     """
     import json
 

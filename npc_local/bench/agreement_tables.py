@@ -17,6 +17,14 @@ _PAIRS = (
     "correct: this counts against the ranking."
 )
 
+_MISSING = {
+    "npc": "Not every wrong image was tried in the order of salience, so nothing is said of it: "
+    "run the benchmark with --arms npc, and --retry-errors if steps failed.",
+    "random-rank": "Not every wrong image was tried in random order, so nothing is said of it, and "
+    "the table of kinds is left out: run the benchmark with --arms npc,random-rank, and "
+    "--retry-errors if steps failed.",
+}
+
 
 def sections(found: Mapping[str, Any]) -> list[Section]:
     """Return the tables of `agreement.report`."""
@@ -33,24 +41,21 @@ def _ranking(found: Mapping[str, Any]) -> Section:
             interval(pairs["interval_95"], percent),
         ]
         for name, pairs in found["ranking"].items()
+        if pairs is not None
     ]
     head = ["the better-ranked of a pair has the", "pairs", "better", "worse", "same score"]
     return Section(
         f"Ranking agreement, over {found['failing']} wrong base images",
         [*head, "better, ties apart", "95 % interval"],
         rows,
-        _PAIRS,
+        " ".join([_PAIRS, *(_MISSING[arm] for arm in found["missing_arms"])]),
     )
 
 
-def _effort(found: Mapping[str, Any]) -> Section:
+def _effort(found: Mapping[str, Any]) -> Section | None:
     named = {
         **{f"npc's candidates, {name}": one for name, one in found["effort"].items()},
-        **{
-            f"proposals: {mode}, ranked": one
-            for mode, one in found["proposals"].items()
-            if mode != "caption"
-        },
+        **{f"proposals: {mode}, ranked": one for mode, one in found["proposals"].items()},
     }
     rows = [
         [
@@ -63,14 +68,16 @@ def _effort(found: Mapping[str, Any]) -> Section:
             interval(one["corrected_interval_95"], percent),
         ]
         for name, one in named.items()
+        if one is not None
     ]
     head = ["", "searches", "not run to the end", "images a failing prompt", "95 % interval"]
-    return Section(
-        "Images until one is correct, or none is left", [*head, "corrected", "95 % interval"], rows
-    )
+    head += ["corrected", "95 % interval"]
+    return Section("Images until one is correct, or none is left", head, rows) if rows else None
 
 
-def _kinds(found: Mapping[str, Any]) -> Section:
+def _kinds(found: Mapping[str, Any]) -> Section | None:
+    if found["kinds"] is None:
+        return None
     rows = [
         [kind, str(one["images"]), percent(one["right"]), interval(one["interval_95"], percent)]
         for kind, one in found["kinds"].items()

@@ -54,7 +54,10 @@ SEED_STRIDE = 1_000_003
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One image of an arm, as the verifier found it. `kind` and `salience` are of its negative."""
+    """One image of an arm, as the verifier found it.
+
+    `kind` and `salience` are of its negative, `fallbacks` as in its `Render`.
+    """
 
     shot: Shot
     correct: bool
@@ -62,6 +65,7 @@ class Try:
     forwards: int
     kind: Kind | None = None
     salience: float | None = None
+    fallbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,4 +185,5 @@ def _try(shot: Shot, attempt: Attempt) -> Try:
         attempt.render.forwards,
         None if candidate is None else candidate.negative.kind,
         None if candidate is None else candidate.score,
+        attempt.render.fallbacks,
     )

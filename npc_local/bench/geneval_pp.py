@@ -33,6 +33,7 @@ TAGS = (
 )
 PER_TAG = 40
 FILE = "geneval_pp.jsonl"
+_CODE = ("bench/geneval_pp.py", "templates/judge_geneval_pp.*")
 
 _SCHEMA = closed(correct={"type": "integer", "enum": [0, 1]}, reason=STRING)
 _PLACES = {
@@ -147,7 +148,7 @@ class GenEvalPlusPlus:
 
     def asked(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
         """Return all but the image that decides the judgement of an item."""
-        return determinants(required(backend, self.title), _question(item))
+        return determinants(required(backend, self.title), _question(item), *_CODE)
 
     async def judge(self, backend: Backend | None, item: BenchItem, image: Image) -> Judgement:
         """Ask the backend whether the image keeps the whole checklist.

@@ -24,6 +24,7 @@ from npc_local.errors import ConfigError
 from npc_local.roles.asking import STRING, Data, Text, ask, closed
 
 FILE = "imagine_bench.jsonl"
+_CODE = ("bench/imagine_bench.py", "templates/judge_imagine.*")
 TYPES = {
     "COLOR": "Attribute shift",
     "SHAPE": "Attribute shift",
@@ -108,7 +109,7 @@ class ImagineBench:
 
     def asked(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
         """Return all but the image that decides the judgement of an item."""
-        return determinants(required(backend, self.title), _question(item))
+        return determinants(required(backend, self.title), _question(item), *_CODE)
 
     async def judge(self, backend: Backend | None, item: BenchItem, image: Image) -> Judgement:
         """Ask the backend for the three grades.

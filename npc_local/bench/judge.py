@@ -13,9 +13,11 @@ from PIL.Image import Image
 
 from npc_local.backends.base import Backend, Request
 from npc_local.errors import ConfigError
+from npc_local.identity import code_digest
 from npc_local.roles.asking import Schema, request
 
 _MAX_TOKENS = 1024
+_CODE = ("bench/judge.py", "roles/asking.py", "templating.py")
 
 
 def judge_request(
@@ -27,9 +29,13 @@ def judge_request(
     )
 
 
-def determinants(backend: Backend, question: Request) -> dict[str, Any]:
-    """Return, as JSON data, all but the image that decides the answer to a question."""
+def determinants(backend: Backend, question: Request, *code: str) -> dict[str, Any]:
+    """Return, as JSON data, all but the image that decides a judgement.
+
+    `code` names the benchmark's own module and templates, as `identity.code_digest` takes them.
+    """
     return {
+        "code": code_digest(*_CODE, *code),
         "judge": backend.fingerprint(),
         "system": question.system,
         "user": question.user,

@@ -18,11 +18,12 @@ from npc_local.bench.datafile import digest
 from npc_local.bench.published import Figure
 from npc_local.bench.suite import BenchItem, Judged, Judgement, Score
 from npc_local.errors import ConfigError
+from npc_local.identity import code_digest
 from npc_local.shapes.prompts import TAGS, sample_records
 from npc_local.shapes.scene import CANVAS, Scene, Thing
 
 PER_TAG = 40
-_VERSION = "1"  # rises when judgements change
+_CODE = ("bench/shapes_suite.py", "shapes")
 _MIDDLE = 4.0  # pixels to each side of the middle that are neither left nor right
 _RATIO = 1.2  # how many times larger 'larger' is
 
@@ -69,10 +70,7 @@ class ShapesBench:
 
     def asked(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
         """Return all but the image that decides the judgement of an item."""
-        from npc_local.shapes.backend import ShapesBackend
-
-        detector = ShapesBackend(self.name).fingerprint()
-        return {"judge": f"exact-{_VERSION}", "detector": detector, "record": item.record}
+        return {"judge": "exact", "code": code_digest(*_CODE), "record": item.record}
 
     async def judge(self, backend: Backend | None, item: BenchItem, image: Image) -> Judgement:
         """Look at the image with the detector; no backend is asked."""

@@ -140,6 +140,20 @@ def prompts(count: int) -> list[str]:
     return found
 
 
+def images(prompt: str) -> int:
+    """Return how many images a search for one of these prompts makes."""
+    return 1 + min(int(prompt.split()[-1]), CANDIDATES)
+
+
+def least_swaps(asked: Sequence[str]) -> int:
+    """Return the swaps of models that any schedule needs for these prompts on a shared GPU.
+
+    The longest search alone needs them: the checklist, then for each image a turn of the generator
+    and one of the agents. All others fit into its turns.
+    """
+    return 1 + 2 * max(map(images, asked))
+
+
 def _verify(request: Request) -> dict[str, Any]:
     pixel = request.images[0].getpixel((0, 0))
     assert isinstance(pixel, tuple)

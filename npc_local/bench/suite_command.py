@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from npc_local import options
 from npc_local.errors import ConfigError
@@ -218,7 +219,8 @@ def _run(asked: _Asked) -> int:
         try:
             measured = asyncio.run(measure(job, told))
         except (KeyboardInterrupt, asyncio.CancelledError):
-            told(f"interrupted; the same command goes on, with --out {job.directory}")
+            without = " without --fresh" if asked.fresh else ""
+            told(f"interrupted; the same command{without} goes on, with --out {job.directory}")
             raise
         link.print(render(measured.found, asked.form).removesuffix("\n"))
     told(f"kept in {job.directory}")
@@ -254,8 +256,9 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> Job:
     """
     from npc_local.bench.arms import ARMS
     from npc_local.bench.runner import GIVEN
-    from npc_local.bench.suite_run import Job
+    from npc_local.bench.suite_run import Job, default_directory
     from npc_local.engine import AGENTS
+    from npc_local.supervise import choose_directory
 
     profile = config.profile(asked.profile)
     suite = _suite(asked)
@@ -265,7 +268,16 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> Job:
     if asked.images is not None:
         if asked.export is not None:
             raise ConfigError("--images and --export: those images are in that layout already")
+        for name in ("arms", "seeds"):
+            if _is_given(name):
+                raise ConfigError(f"--images and --{name}: no arm makes those images; leave it out")
         arms, seeds = [GIVEN], [0]
+    elif profile.proposals != "caption":
+        known = ", ".join(name for name, arm in ARMS.items() if arm.proposals)
+        raise ConfigError(
+            f"proposals = {profile.proposals!r} in the profile has no say in a benchmark, where "
+            f"the arm does; leave it out and name arms with --arms; those that propose: {known}"
+        )
     return Job(
         suite=suite,
         profile=profile,
@@ -273,12 +285,20 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> Job:
         seeds=seeds,
         limit=asked.limit,
         judge=_judge(asked, config, profile, suite),
-        directory=directory or _directory(asked, profile, suite),
+        directory=directory
+        or choose_directory(
+            asked.out or default_directory(suite, profile, asked.images), fresh=asked.fresh
+        ),
         agents=asked.agents or AGENTS,
         retry_errors=asked.retry_errors,
         export=asked.export,
         given=asked.images,
     )
+
+
+def _is_given(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not ParameterSource.DEFAULT
 
 
 def _suite(asked: _Asked) -> Suite:
@@ -304,27 +324,6 @@ def _judge(
         known = ", ".join(config.backends)
         raise ConfigError(f"--judge: no backend {name!r} in models.toml; known: {known}")
     return name, config.backends[name]
-
-
-def _directory(asked: _Asked, profile: ResolvedProfile, suite: Suite) -> Path:
-    """Return where the run is kept, absolute: by default, a name for these settings."""
-    from npc_local.identity import digest
-    from npc_local.supervise import choose_directory
-
-    settings = {
-        "suite": [suite.name, suite.fingerprint()],
-        "images": None if asked.images is None else str(asked.images.absolute()),
-        "candidates": profile.candidates,
-        "rules": [profile.strictness, profile.votes, profile.proposals],
-        "generator": profile.generator.model_dump(mode="json"),
-        "encoder": profile.encoder.model_dump(mode="json"),
-        "agents": [profile.verifier, profile.captioner, profile.proposer],
-        "backends": {
-            name: settings.model_dump(mode="json") for name, settings in profile.backends.items()
-        },
-    }
-    default = Path("npc-local-runs", f"{suite.name}-{digest(settings)[:8]}")
-    return choose_directory(asked.out or default, fresh=asked.fresh)
 
 
 def listed(text: str, option: str, known: Sequence[str]) -> list[str]:

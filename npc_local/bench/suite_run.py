@@ -15,7 +15,7 @@ from typing import Any
 
 from npc_local import egress
 from npc_local.bench import tables
-from npc_local.bench.export import export, images_from
+from npc_local.bench.export import check_export, export, images_from
 from npc_local.bench.progress import Progress
 from npc_local.bench.runner import (
     GIVEN,
@@ -36,11 +36,20 @@ from npc_local.cast import open_agent
 from npc_local.config import ResolvedProfile
 from npc_local.durable import write_durably
 from npc_local.engine import default_in_flight
-from npc_local.errors import StorageError
+from npc_local.identity import digest
 from npc_local.journal import Journal
 from npc_local.opening import open_steps
 from npc_local.settings import BackendSettings
 from npc_local.steps import Cast, Steps
+
+# Of a backend: what has no say in its answers.
+_WAITING: Any = {
+    "timeout": True,
+    "retries": True,
+    "api_key_env": True,
+    "allow_network": True,
+    "server": {"python", "gpu_memory_utilization", "start_timeout", "restarts", "sleep"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,27 @@ class Job:
     given: Path | None = None
 
 
+def default_directory(suite: Suite, profile: ResolvedProfile, images: Path | None) -> Path:
+    """Return where a run is kept that was given no place: one for these settings.
+
+    As in the run's identity, how long is waited for a model and on which device it runs do not
+    count. Models count by their paths here, as none has been opened.
+    """
+    settings = {
+        "suite": [suite.name, suite.fingerprint()],
+        "images": None if images is None else str(images.absolute()),
+        "candidates": profile.candidates,
+        "rules": [profile.strictness, profile.votes],
+        "generator": profile.generator.model_dump(mode="json", exclude={"device"}),
+        "encoder": profile.encoder.model_dump(mode="json", exclude={"device"}),
+        "agents": [
+            profile.backends[name].model_dump(mode="json", exclude=_WAITING)
+            for name in (profile.verifier, profile.captioner, profile.proposer)
+        ],
+    }
+    return Path("npc-local-runs", f"{suite.name}-{digest(settings)[:8]}")
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What came of it: the summary as plain data, and the exit code of the first error, or 0."""
@@ -83,7 +113,10 @@ class Measured:
 
 
 async def measure(job: Job, told: Callable[[str], None]) -> Measured:
-    """Run what is missing, judge it, and write summary.md and summary.json beside the journal.
+    """Run what is missing, judge it, and write the summary beside the journal.
+
+    summary.md and summary.json are the latest command's; each selection of prompts, arms, seeds and
+    judge has a pair of its own as well, which a command about less of the run leaves alone.
 
     Args:
         job: what to do.
@@ -92,8 +125,8 @@ async def measure(job: Job, told: Callable[[str], None]) -> Measured:
     Raises:
         NpcError: it could not begin, or nothing more can be done or kept.
     """
-    if job.export is not None and job.export.exists() and any(job.export.iterdir()):
-        raise StorageError(f"{job.export} holds something already; name a new directory")
+    if job.export is not None:
+        await asyncio.to_thread(check_export, job.export, job.suite)
     chosen = choose(job.suite.items(), job.limit)
     todo = tasks(chosen, job.seeds)
     files = {} if job.given is None else images_from(job.given, chosen)
@@ -163,8 +196,7 @@ async def _open_judge(job: Job) -> AsyncIterator[tuple[Steps, SettledJournal]]:
     """Open the judge alone, and the journal."""
     nobody: Any = None  # nothing but `Steps.once` is asked for
     async with nullcontext() if job.judge is None else open_agent(*job.judge) as judge:
-        who = None if judge is None else judge.fingerprint()
-        identity = {"suite": _identity(job.suite), "images": "made elsewhere", "judge": who}
+        identity = {"suite": _identity(job.suite), "images": "made elsewhere"}
         cast = Cast(nobody, nobody, nobody, nobody, nobody, judge=judge)
         with _journal(job, job.directory, identity) as journal:
             yield Steps(cast, journal, agents=job.agents), journal
@@ -187,9 +219,18 @@ def _write(job: Job, journal: Journal, results: Sequence[Result]) -> dict[str, A
     found = summary(job.suite, results, arms, judge=judge, costs=journal.costs())
     found["network"] = egress.report()
     shown = tables.markdown(tables.title(found), tables.sections(found))
-    write_durably(job.directory / "summary.md", shown.encode())
-    write_durably(job.directory / "summary.json", (json.dumps(found, indent=2) + "\n").encode())
+    data = json.dumps(found, indent=2) + "\n"
+    for name in (_selection(found), "summary"):
+        write_durably(job.directory / f"{name}.md", shown.encode())
+        write_durably(job.directory / f"{name}.json", data.encode())
     return found
+
+
+def _selection(found: Mapping[str, Any]) -> str:
+    """Return the name of the summary of this part of the run."""
+    arms, seeds, prompts = [*found["arms"]], found["seeds"], found["prompts"]
+    of = digest([arms, seeds, prompts, found["judge"]])[:8]
+    return f"summary-{len(arms)}-arms-{prompts}-prompts-{len(seeds)}-seeds-{of}"
 
 
 def _export(

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Any
 
 from npc_local.bench import statistics
-from npc_local.bench.arms import ARMS, Try
+from npc_local.bench.arms import ARMS, Outcome, Try
 from npc_local.bench.runner import Result
 from npc_local.bench.scoring import mean
 from npc_local.bench.suite import Suite
@@ -105,7 +105,19 @@ def _arm(suite: Suite, arm: str, results: Sequence[Result], failing: set[_Key]) 
         ),
         "by_number": _by_number([o.more for o in wrong]),
         "by_kind": _by_kind([one for o in wrong for one in o.more]),
+        "fallbacks": _fallbacks([outcome for _, outcome in ended]),
     }
+
+
+def _fallbacks(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """Return how many results have an image made with each way of getting along with less memory.
+
+    The images before the result count as well: the arm would have stopped at another.
+    """
+    counted: Counter[str] = Counter()
+    for outcome in outcomes:
+        counted.update({name for one in outcome.tries for name in one.fallbacks})
+    return dict(sorted(counted.items()))
 
 
 def _verifier(suite: Suite, results: Iterable[Result]) -> dict[str, Any] | None:

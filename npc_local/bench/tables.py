@@ -53,10 +53,14 @@ def text(title: str, sections: Sequence[Section]) -> str:
 
 def title(found: Mapping[str, Any]) -> str:
     """Return in a line what was run."""
-    seeds = ", ".join(map(str, found["seeds"]))
+    seeds = "seeds " if len(found["seeds"]) > 1 else "seed "
+    seeds += ", ".join(map(str, found["seeds"]))
+    different = ""
+    if found["different_prompts"] < found["prompts"]:
+        different = f" ({found['different_prompts']} different)"
     return (
-        f"{found['title']}: {found['prompts']} of {found['of_prompts']} prompts, benchmark "
-        f"{'seeds' if len(found['seeds']) > 1 else 'seed'} {seeds}; judged by {found['judge']}"
+        f"{found['title']}: {found['prompts']} of {found['of_prompts']} prompts{different}, "
+        f"benchmark {seeds}; judged by {found['judge']}"
     )
 
 
@@ -64,6 +68,7 @@ def sections(found: Mapping[str, Any]) -> list[Section]:
     """Return the tables of a summary."""
     parts: list[Callable[[Mapping[str, Any]], Section | None]] = [
         _errors,
+        _fallbacks,
         _scores,
         _effort,
         _pairs,
@@ -86,6 +91,17 @@ def _errors(found: Mapping[str, Any]) -> Section | None:
         rows,
         "--retry-errors does these steps again, and no others.",
     )
+
+
+def _fallbacks(found: Mapping[str, Any]) -> Section | None:
+    arms = found["arms"]
+    names = dict.fromkeys(name for arm in arms.values() for name in arm["fallbacks"])
+    rows = [
+        [name, *(str(arm["fallbacks"].get(name, 0)) for arm in arms.values())] for name in names
+    ]
+    note = "They can change an image: these results are not quite those of a larger GPU."
+    title = "Results with images made in less memory, by what was switched on after out of memory"
+    return Section(title, ["", *arms], rows, note) if rows else None
 
 
 def _scores(found: Mapping[str, Any]) -> Section:
@@ -248,6 +264,7 @@ def _csv_rows(found: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
             further["found correct by the verifier"] = arm["verifier"]["mean_of_groups"]
         for key in ("corrected", "images_per_failing_prompt", "forwards_per_failing_prompt"):
             further[key] = arm[key]
+        further |= {f"out of memory: {name}": n for name, n in arm["fallbacks"].items()}
         for measure, value in further.items():
             yield _OURS, name, "", measure, value, *nothing, arm["images"], errors
     for pair in found["pairs"]:

@@ -25,7 +25,7 @@ Mode = Literal["resident", "phased"]
 _MODES: tuple[Mode, ...] = ("resident", "phased")
 _SIDE = 1024  # pixels: the images that memory is reckoned for
 _AGENTS = ("checklist", "verify", "caption", "propose")
-_EXAMPLES = """\\b
+_EXAMPLES = """\b
 Examples:
   npc-local bench throughput
   npc-local bench throughput --prompts 280 --mode phased
@@ -44,9 +44,11 @@ class Measured:
         agents: steps of agents at once.
         images: that were made.
         swaps: of models.
+        least_swaps: the fewest that these prompts need, however they are scheduled.
         wall: seconds that the run took.
         busiest: the resource that was needed the longest.
-        own: seconds that it was needed for: no schedule takes less.
+        own: seconds that it is needed for, with no more than the fewest swaps: no schedule of
+            these steps takes less.
         ratio: wall / own.
         sequential: seconds that the same steps take one after the other, each model resident.
     """
@@ -57,6 +59,7 @@ class Measured:
     agents: int
     images: int
     swaps: int
+    least_swaps: int
     wall: float
     busiest: str
     own: float
@@ -140,7 +143,8 @@ def measure(
         in_flight: prompts at once; None takes what the engine takes, for large images.
         journal: whether each step is kept on the disk.
     """
-    from npc_local.bench.sleepers import CANDIDATES, Sleepers
+    from npc_local.bench.sleepers import CANDIDATES, Sleepers, least_swaps
+    from npc_local.bench.sleepers import prompts as sleepers_prompts
     from npc_local.engine import phased_in_flight, resident_in_flight
     from npc_local.journal import Journal
     from npc_local.steps import Steps
@@ -157,7 +161,8 @@ def measure(
         begun = time.perf_counter()
         asyncio.run(_correct(steps, prompts, in_flight))
         wall = time.perf_counter() - begun
-    busiest, own = _busiest(sleepers, mode, agents)
+    least = least_swaps(sleepers_prompts(prompts)) if mode == "phased" else 0
+    busiest, own = _busiest(sleepers, agents, least)
     return Measured(
         mode=mode,
         prompts=prompts,
@@ -165,6 +170,7 @@ def measure(
         agents=agents,
         images=sleepers.calls["image"],
         swaps=sleepers.calls["swap"],
+        least_swaps=least,
         wall=wall,
         busiest=busiest,
         own=own,
@@ -193,28 +199,29 @@ async def _correct(steps: Steps, prompts: int, in_flight: int) -> None:
     )
 
 
-def _busiest(sleepers: Sleepers, mode: Mode, agents: int) -> tuple[str, float]:
-    """Return the resource that was needed the longest, and for how many seconds.
+def _busiest(sleepers: Sleepers, agents: int, swaps: int) -> tuple[str, float]:
+    """Return the resource that is needed the longest, and for how many seconds.
 
-    In turns, the GPU is one resource: images, agents as many at once as there may be, swaps.
+    In turns, the GPU is one resource: images, agents as many at once as there may be, and `swaps`,
+    the fewest that are needed: those that a schedule makes beyond are its waste. 0: no turns.
     """
     images, asked = sleepers.seconds("image"), sleepers.seconds(*_AGENTS) / agents
-    if mode == "phased":
-        return "GPU", images + sleepers.seconds("rank", "swap") + asked
+    if swaps:
+        return "GPU", images + sleepers.seconds("rank") + swaps * sleepers.durations.swap + asked
     return max(("generator", images), ("agents", asked), key=lambda one: one[1])
 
 
 def _table(found: list[Measured]) -> str:
     """Return the results as a table in markdown."""
     lines = [
-        "| mode | prompts | in flight | images | swaps | busiest, its own time | wall | ratio "
-        "| one after the other |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| mode | prompts | in flight | images | swaps | swaps needed | busiest, its own time "
+        "| wall | ratio | one after the other |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {one.mode} | {one.prompts} | {one.in_flight} | {one.images} | {one.swaps} "
-        f"| {one.busiest}, {one.own:.2f} s | {one.wall:.2f} s | {one.ratio:.3f} "
-        f"| {one.sequential:.2f} s |"
+        f"| {one.least_swaps} | {one.busiest}, {one.own:.2f} s "
+        f"| {one.wall:.2f} s | {one.ratio:.3f} | {one.sequential:.2f} s |"
         for one in found
     ]
     return "\n".join(lines) + "\n"

@@ -150,13 +150,47 @@ def test_the_random_order_stops_at_its_own_first_correct(tmp_path):
     assert found["effort"]["ranked"]["images_per_failing_prompt"] == place + 1
 
 
-def test_a_search_that_was_not_run_to_its_end_is_counted_apart(tmp_path):
-    play(tmp_path, ["npc"], Holds({"sky": 3}), ThreeNegatives(), scorer=Ranks())
+def test_an_order_that_was_not_run_is_not_pieced_together_from_another_arm_s_tries(tmp_path):
+    """npc's own tries complete the random order where all of them were wrong, and seldom else."""
+    play(tmp_path, ["base", "npc"], prompts=None, suite=ShapesBench(4))
+    with open_run(tmp_path) as journal:
+        walks = [one.at_random() for one in searches(journal)]
+    assert None in walks
+    assert any(walks)
     found = measured(tmp_path)
-    assert found["effort"]["ranked"]["searches"] == 1
-    random_order = found["effort"]["random order"]
-    assert random_order["searches"] + random_order["incomplete"] == 1
+    assert found["missing_arms"] == ["random-rank"]
+    assert found["effort"]["random order"] is None
+    assert found["kinds"] is None
+    for name, pairs in found["ranking"].items():
+        assert (pairs is None) == (name != "all tried")
+    assert found["effort"]["ranked"]["incomplete"] == 0
     assert found["caption"] is None  # prompt-only was not run
+
+
+@pytest.mark.parametrize("arms", [["random-rank", "prompt-only"], ["npc+reseed", "prompt-only"]])
+def test_the_ranked_order_is_not_pieced_together_either(tmp_path, arms):
+    play(tmp_path, arms, prompts=None, suite=ShapesBench(4))
+    found = measured(tmp_path)
+    assert "npc" in found["missing_arms"]
+    assert found["effort"]["ranked"] is None
+    assert found["caption"] is None
+    assert found["proposals"]["prompt-only"]["incomplete"] == 0
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "csv", "json"])
+def test_the_command_names_the_arms_that_are_missing(tmp_path, form):
+    play(tmp_path, ["base", "npc"], prompts=None, suite=ShapesBench(4))
+    asked = ["bench", "agreement", "--out", str(tmp_path), "--format", form]
+    result = CliRunner().invoke(cli.main, asked)
+    assert result.exit_code == 0, result.output
+    if form == "json":
+        assert json.loads(result.stdout)["effort"]["random order"] is None
+    elif form == "csv":
+        assert "npc-local,ranking.tried in random order,\n" in result.stdout
+    else:
+        assert "--arms npc,random-rank" in result.stdout
+        assert "candidates tried in random order" not in result.stdout
+        assert "Targeted and untargeted" not in result.stdout
 
 
 def test_it_counts_as_the_arms_do(tmp_path):

@@ -7,6 +7,7 @@ import io
 import json
 import random
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,10 @@ def test_a_ctrl_c_keeps_everything_and_says_how_to_go_on(bench, tmp_path):
     result, first = bench("--out", "out", generator=Pressed())
     assert result.exit_code == cli.INTERRUPTED
     assert f"--out {tmp_path / 'out'}" in result.stderr
+    assert "interrupted; the same command goes on" in result.stderr
+    anew, _ = bench("--out", "out", "--fresh", generator=Pressed())
+    assert "the same command without --fresh goes on, with --out " in anew.stderr
+    assert str(tmp_path / "out-2") in anew.stderr
     result, second = bench("--out", "out", "--format", "json")
     assert result.exit_code == 0, result.output
     whole, once = bench("--out", "whole", "--format", "json")
@@ -277,6 +282,12 @@ def test_chatter_of_libraries_stays_off_standard_output(bench):
         (["--judge", "qwen3-vl"], "exact judge of its own"),
         (["--images", "there", "--export", "here"], "--export"),
         (["--images", "nowhere"], "nowhere: no such directory"),
+        (["--images", "there", "--arms", "npc"], "--images and --arms"),
+        (["--images", "there", "--seeds", "0"], "--images and --seeds"),
+        (
+            ["--set", "profiles.shapes.proposals=prompt-only"],
+            "name arms with --arms; those that propose: npc, prompt-only, ",
+        ),
     ],
 )
 def test_bad_options_are_refused(bench, tmp_path, arguments, message):
@@ -293,6 +304,23 @@ def test_an_export_that_would_overwrite_is_refused_before_any_work(bench, tmp_pa
     result, generator = bench("--export", "mine")
     assert result.exit_code == StorageError.exit_code
     assert generator.made == 0
+
+
+def test_an_export_into_a_file_is_refused_before_any_work(bench, tmp_path):
+    (tmp_path / "file").touch()
+    result, generator = bench("--export", "file")
+    assert result.exit_code == StorageError.exit_code
+    assert "file is no directory" in result.stderr
+    assert generator.made == 0
+
+
+def test_the_same_command_exports_again_and_more_arms_beside(bench, tmp_path):
+    for arms in ("base", "base", "npc"):
+        result, _ = bench("--export", "exported", "--arms", arms, "--out", "out")
+        assert result.exit_code == 0, result.output
+    folders = list((tmp_path / "exported").iterdir())
+    assert {path.name for path in folders} == {"base", "npc"}
+    assert all(len(list(path.iterdir())) == 8 for path in folders)
 
 
 def test_records_must_be_there(bench, tmp_path):
@@ -398,6 +426,64 @@ def test_images_made_elsewhere_must_be_whole(bench, tmp_path):
     assert result.exit_code == 0, result.output
     assert "0.0 %" in result.stdout
     assert "Kappa" not in result.stdout
+
+
+def test_another_judge_may_look_at_images_made_elsewhere(bench, data, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    for number in range(1, 281):
+        Image.new("RGB", (4, 4)).save(tmp_path / "theirs" / f"{number}.png")
+    text = SHIPPED.read_text()
+    for judge, correct in (("one", 1), ("two", 0)):
+        replies = {"judge": [{"correct": correct, "reason": ""}] * 7}
+        (tmp_path / f"{judge}.json").write_text(json.dumps(replies))
+        text += f'[backends.{judge}]\nkind = "scripted"\nreplies = "{judge}.json"\n'
+    (tmp_path / "models.toml").write_text(text)
+    command = ["--data", str(data), "--images", "theirs", "--limit", "7", "--out", "out"]
+    scores = []
+    for judge in ("one", "two", "one"):
+        result, _ = bench(*command, "--judge", judge, "--format", "json", suite="geneval++")
+        assert result.exit_code == 0, result.output
+        scores.append(numbers(result)["arms"]["images"]["score"])
+    assert scores == [1.0, 0.0, 1.0]
+
+
+def test_a_command_about_less_leaves_the_fuller_summary_alone(bench, tmp_path):
+    bench("--out", "out", "--arms", "npc")
+    [full] = (tmp_path / "out").glob("summary-2-arms-7-prompts-1-seeds-*.md")
+    before = full.read_text()
+    bench("--out", "out", "--arms", "base", "--limit", "3")
+    assert full.read_text() == before
+    assert len(list((tmp_path / "out").glob("summary-*.json"))) == 2
+    assert "3 of 7 prompts" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_images_made_in_less_memory_are_told(bench):
+    class Short(Draughtsman):
+        def generate(self, shots):
+            [render] = super().generate(shots)
+            return [replace(render, fallbacks=("VAE tiling",) if shots[0].negative else ())]
+
+    result, _ = bench("--out", "out", "--arms", "npc", "--format", "json", generator=Short())
+    arms = numbers(result)["arms"]
+    assert arms["base"]["fallbacks"] == {}
+    assert arms["npc"]["fallbacks"]["VAE tiling"] > 0
+    assert "out of memory: VAE tiling" in bench("--out", "out", "--format", "csv")[0].stdout
+    assert "after out of memory" in bench("--out", "out")[0].stdout
+    assert "after out of memory" not in bench("--out", "other")[0].stdout
+
+
+def test_waiting_longer_for_a_model_is_no_other_run(tmp_path):
+    from npc_local.bench.shapes_suite import ShapesBench
+    from npc_local.bench.suite_run import default_directory
+    from npc_local.config import load_config
+
+    def named(*overrides):
+        profile = load_config(SHIPPED, overrides).profile("flux-dev")
+        return default_directory(ShapesBench(1), profile, None)
+
+    assert named() == named("backends.qwen3-vl.timeout=999", "generators.flux-dev.device=cpu")
+    assert named() != named("backends.qwen3-vl.temperature=0.5")
+    assert named() != named("generators.flux-dev.steps=9")
 
 
 def test_images_made_elsewhere_are_judged_by_the_backend_alone(bench, data, tmp_path):

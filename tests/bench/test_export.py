@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from npc_local.bench.export import export, images_from
+from npc_local.bench.export import check_export, export, images_from
 from npc_local.bench.geneval_pp import GenEvalPlusPlus
 from npc_local.bench.imagine_bench import ImagineBench
 from npc_local.bench.shapes_suite import ShapesBench
@@ -83,6 +85,50 @@ def test_a_directory_with_something_in_it_is_left_alone(tmp_path):
     with pytest.raises(StorageError, match="holds something already"):
         export(tmp_path, ShapesBench(1), [])
     assert [path.name for path in tmp_path.iterdir()] == ["8.jpg"]
+
+
+def test_an_earlier_export_is_replaced_whole(tmp_path):
+    suite = ShapesBench(1)
+    first, second, *_ = suite.items()
+    export(tmp_path / "out", suite, [(first, picture(1))])
+    export(tmp_path / "out", suite, [(second, picture(2))])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"2.jpg", suite.metadata}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_death_in_the_middle_of_an_export_is_swept_and_the_rest_is_kept(tmp_path, monkeypatch):
+    suite = ShapesBench(1)
+    export(tmp_path / "base", suite, [(suite.items()[0], picture(1))])
+    with monkeypatch.context() as dying:
+        dying.setattr(shutil, "rmtree", lambda path, **_: None)
+        dying.setattr(Path, "replace", lambda path, to: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export(tmp_path / "npc", suite, [(suite.items()[0], picture(1))])
+    assert len(list(tmp_path.iterdir())) > 1
+    check_export(tmp_path, suite)
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+@pytest.mark.parametrize(
+    "name", ["thesis.txt", "npc/thesis.txt", "npc/1.jpg", ".npc-local-export.x/thesis.txt"]
+)
+def test_what_is_no_export_is_refused_and_left_alone(tmp_path, name):
+    suite = ShapesBench(1)
+    export(tmp_path / "base", suite, [])
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(StorageError, match="holds something already"):
+        check_export(tmp_path, suite)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_file_cannot_take_exports_nor_can_anything_below_one(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "deep" / "out"):
+        with pytest.raises(StorageError, match="file is no directory"):
+            check_export(path, ShapesBench(1))
+    check_export(tmp_path / "new" / "out", ShapesBench(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_failure_on_the_way_leaves_nothing(tmp_path):

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from npc_local.backends.schemas import lint
 from npc_local.backends.scripted import ScriptedBackend
+from npc_local.bench import judge as judge_module
 from npc_local.bench import scoring
 from npc_local.bench.geneval_pp import TAGS, GenEvalPlusPlus, Record, checklist
 from npc_local.bench.suite import Judgement
@@ -177,6 +178,21 @@ def test_what_decides_an_answer_besides_the_image(suite):
     assert asked != suite.asked(other, first)
     _, [request] = judge(suite, {"correct": 1, "reason": ""})
     assert (asked["system"], asked["user"]) == (request.system, request.user)
+
+
+def test_other_code_or_templates_are_another_judgement(suite, monkeypatch):
+    parts = []
+    monkeypatch.setattr(judge_module, "code_digest", lambda *of: parts.extend(of) or "digest")
+    asked = suite.asked(ScriptedBackend("a", {}), suite.items()[0])
+    assert asked["code"] == "digest"
+    assert set(parts) >= {
+        "bench/judge.py",
+        "bench/geneval_pp.py",
+        "roles/asking.py",
+        "templates/judge_geneval_pp.*",
+    }
+    monkeypatch.undo()
+    assert len(suite.asked(ScriptedBackend("a", {}), suite.items()[0])["code"]) == 64
 
 
 # ------------------------------------------------------------------------------------- the score

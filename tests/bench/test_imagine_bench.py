@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from npc_local.backends.schemas import lint
 from npc_local.backends.scripted import ScriptedBackend
+from npc_local.bench import judge as judge_module
 from npc_local.bench.imagine_bench import PUBLISHED_OVERALL, ImagineBench
 from npc_local.bench.suite import Judgement
 from npc_local.errors import BackendError, ConfigError
@@ -94,6 +95,21 @@ def test_the_judge_sees_instruction_note_and_image_as_data(suite):
     lint(request.schema)
     asked = suite.asked(ScriptedBackend("judge", {}), item)
     assert (asked["system"], asked["user"]) == (request.system, request.user)
+
+
+def test_other_code_or_templates_are_another_judgement(suite, monkeypatch):
+    parts = []
+    monkeypatch.setattr(judge_module, "code_digest", lambda *of: parts.extend(of) or "digest")
+    asked = suite.asked(ScriptedBackend("a", {}), suite.items()[0])
+    assert asked["code"] == "digest"
+    assert set(parts) >= {
+        "bench/judge.py",
+        "bench/imagine_bench.py",
+        "roles/asking.py",
+        "templates/judge_imagine.*",
+    }
+    monkeypatch.undo()
+    assert len(suite.asked(ScriptedBackend("a", {}), suite.items()[0])["code"]) == 64
 
 
 def test_without_a_judge(suite):

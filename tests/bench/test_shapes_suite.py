@@ -17,6 +17,7 @@ from npc_local.bench.geneval_pp import Record as GenEvalRecord
 from npc_local.bench.shapes_suite import ShapesBench, judge_scene
 from npc_local.bench.suite import BenchItem, open_suite
 from npc_local.errors import ConfigError
+from npc_local.identity import code_digest
 from npc_local.shapes.claims import check
 from npc_local.shapes.draw import draw
 from npc_local.shapes.prompts import TAGS, held_out
@@ -207,6 +208,7 @@ def test_what_decides_a_judgement_besides_the_image():
     asked = suite.asked(None, first)
     json.dumps(asked)
     assert asked == suite.asked(None, first)
+    assert asked["code"] == code_digest("bench/shapes_suite.py", "shapes")
     assert asked != suite.asked(None, second)
 
 

@@ -251,3 +251,10 @@ def test_grades_are_weighted_and_compared_by_their_means(tmp_path):
     assert "McNemar" not in shown
     assert "+1.00" in shown
     assert "Spearman" in shown
+
+
+def test_the_title_says_how_many_prompts_are_different():
+    numbers = found()
+    assert "5 of 6 prompts, benchmark seed 0" in tables.title(numbers)
+    repeated = {**numbers, "different_prompts": 4}
+    assert "5 of 6 prompts (4 different), benchmark seed 0" in tables.title(repeated)

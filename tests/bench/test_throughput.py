@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from click.testing import CliRunner
 
 from npc_local import cli
-from npc_local.bench.sleepers import CANDIDATES, Durations, Sleepers, prompts
+from npc_local.bench.sleepers import CANDIDATES, Durations, Sleepers, least_swaps, prompts
 from npc_local.bench.throughput import _busiest, measure
+from npc_local.loop import correct
 
 QUICK = Durations().scaled(1e-4)
 
@@ -58,9 +60,32 @@ def test_swaps_are_few_where_a_turn_serves_many():
 def test_own_time_is_that_of_the_busiest_resource():
     sleepers = Sleepers(Durations(image=2, checklist=1, verify=3, swap=5))
     sleepers.calls.update(image=10, verify=10, checklist=4, swap=2)
-    assert _busiest(sleepers, "resident", 1) == ("agents", 34)
-    assert _busiest(sleepers, "resident", 2) == ("generator", 20)
-    assert _busiest(sleepers, "phased", 2) == ("GPU", 20 + 17 + 10)
+    assert _busiest(sleepers, 1, 0) == ("agents", 34)
+    assert _busiest(sleepers, 2, 0) == ("generator", 20)
+    assert _busiest(sleepers, 2, 3) == ("GPU", 20 + 17 + 3 * 5)
+
+
+def test_swaps_beyond_the_fewest_are_no_part_of_the_own_time():
+    many, one = (measure("phased", 20, QUICK, agents=4, in_flight=n) for n in (20, 1))
+    assert one.swaps > 2 * many.swaps
+    assert one.own == many.own
+    longest = max(min(right_at(prompt), CANDIDATES) for prompt in prompts(20))
+    assert many.least_swaps == one.least_swaps == 1 + 2 * (1 + longest) <= many.swaps
+
+
+def test_a_schedule_can_do_with_the_fewest_swaps():
+    """One search alone, which no other can hold up."""
+    for number, prompt in enumerate(prompts(6)):
+        sleepers = Sleepers(QUICK)
+        cast = sleepers.cast(phased=True)
+        asyncio.run(correct(prompt, cast, seed=0, candidates=CANDIDATES))
+        assert sleepers.calls["swap"] == least_swaps([prompt]), number
+
+
+def test_the_help_shows_its_examples_line_by_line():
+    shown = CliRunner().invoke(cli.main, ["bench", "throughput", "--help"]).stdout
+    assert "\\b" not in shown
+    assert "  npc-local bench throughput --prompts 280 --mode phased\n" in shown
 
 
 def test_the_command_prints_both_modes():
