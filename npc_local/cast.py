@@ -49,10 +49,9 @@ async def open_cast(
         ModelFilesError: a model directory is missing, incomplete or damaged.
     """
     async with AsyncExitStack() as stack:
+        others: list[Generator] = []
         if generator is None:
-            from npc_local.diffusion.generator import DiffusersGenerator
-
-            generator = DiffusersGenerator(profile.generator)
+            generator, *others = _generators(profile)
         shared = False
         if scorer is None:
             scorer, shared = _open_scorer(profile, generator)
@@ -78,6 +77,7 @@ async def open_cast(
             proposer=backends[profile.proposer],
             scorer=scorer,
             rules=Rules(profile.strictness, profile.votes, profile.proposals),
+            more_generators=tuple(others),
             shared_encoder=shared,
             phases=sides,
             judge=None if judge is None else backends[judge],
@@ -201,6 +201,25 @@ def _tell(part: object, what: str) -> None:
     act = getattr(part, what, None)
     if act is not None:
         act()
+
+
+def _generators(profile: ResolvedProfile) -> list[Generator]:
+    """Open the profile's generator on each of its devices.
+
+    Raises:
+        ConfigError: they are to take turns with the agents, on one GPU.
+        ModelFilesError: the model's directory is missing, incomplete or damaged.
+    """
+    from npc_local.diffusion.generator import DiffusersGenerator
+
+    settings = profile.generator
+    if settings.more_devices and profile.gpu == "phased":
+        raise ConfigError(
+            f'profiles.{profile.name}: gpu = "phased" is for one GPU, and its generator has '
+            'more_devices; leave them out, or choose gpu = "resident"'
+        )
+    devices = [settings.device, *settings.more_devices]
+    return [DiffusersGenerator(settings.model_copy(update={"device": one})) for one in devices]
 
 
 def _open_scorer(profile: ResolvedProfile, generator: Generator) -> tuple[Scorer, bool]:

@@ -28,7 +28,10 @@ CODE = {
     "caption": (*_ROLES, "templates/caption.*"),
     "propose": (*_ROLES, "templates/propose*"),
     "generate": ("diffusion", "records.py"),
-    "rank": ("salience", "records.py"),
+    "rank": (
+        *("salience/rules", "salience/tokens.py", "salience/encoders.py", "salience/formulas.py"),
+        *("salience/scorer.py", "salience/ranking.py", "records.py"),
+    ),
 }
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
@@ -109,7 +112,7 @@ def run_identity(profile: ResolvedProfile, cast: Cast) -> dict[str, Any]:
     Raises:
         ModelFilesError: a file cannot be read.
     """
-    away = {"path", "device", "gguf", "loras"}
+    away = {"path", "device", "more_devices", "gguf", "loras"}
     backends = profile.backends
     agents = {
         "verifier": (backends[profile.verifier], cast.verifier),

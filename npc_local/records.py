@@ -128,6 +128,7 @@ class Shot:
 class Render:
     """What the generator made of one shot: RGB image, denoiser forwards, wall seconds.
 
+    `forwards` are the predictions that the image is made of, whether or not one was known already.
     `fallbacks` says what the generator did to get along with too little memory; a tiled VAE and
     offloading may change pixels.
     """

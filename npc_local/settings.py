@@ -106,7 +106,8 @@ class GeneratorSettings(Section):
     every family, during the first `negative_steps` denoising steps. `after` says what guides the
     later ones: nothing ("off", one prediction a step) or the null prompt ("null"); left out, what
     the model's makers do. `guidance_scale` is an input of guidance-distilled models. Sizes are in
-    pixels, `arguments` are further ones of the pipeline call.
+    pixels, `arguments` are further ones of the pipeline call. `more_devices` hold the model too and
+    make images of other prompts at the same time; they must be of the same kind as `device`.
     """
 
     kind: Literal["diffusers"] = "diffusers"
@@ -123,6 +124,7 @@ class GeneratorSettings(Section):
     allow_distilled: bool = False
     dtype: DType = "float32"
     device: Device = "auto"
+    more_devices: list[Device] = []
     threads: int | None = Field(default=None, ge=1)
     attention: str | None = None
     compile: bool = False

@@ -117,6 +117,20 @@ def test_an_encoder_with_other_settings_is_its_own(home, override):
     assert not cast.shared_encoder
 
 
+def test_a_generator_has_a_worker_on_each_of_its_devices(home):
+    cast = opened(home, "generators.tiny.more_devices=['cpu','cpu']")
+    assert len(cast.more_generators) == 2
+    everyone = [cast.generator, *cast.more_generators]
+    assert len({id(one) for one in everyone}) == 3
+    alone = opened(home).generator.fingerprint()
+    assert {one.fingerprint() for one in everyone} == {alone}  # who makes an image does not matter
+
+
+def test_more_devices_do_not_take_turns(home):
+    with pytest.raises(ConfigError, match='"phased" is for one GPU'):
+        opened(home, "generators.tiny.more_devices=['cpu']", "profiles.tiny.gpu=phased")
+
+
 @pytest.mark.parametrize(
     ("override", "shared"),
     [("generators.tiny.loras=[{path='lora'}]", False), ("encoders.tiny.memory_gib=2.0", True)],

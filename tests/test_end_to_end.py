@@ -101,8 +101,7 @@ def test_forwards_are_those_of_the_method(records):
             assert record["forwards"] == 0
             continue
         attempts = len(record["attempts"])
-        # The conditional prediction of step 0 is that of the original image.
-        assert record["forwards"] == STEPS + attempts * (STEPS + NEGATIVE_STEPS - 1)
+        assert record["forwards"] == STEPS + attempts * (STEPS + NEGATIVE_STEPS)
 
 
 def test_every_file_is_there(finished, records):

@@ -52,6 +52,7 @@ class Gate:
         memo: keeps what the text encoders answer from call to call; None: within a call only.
         forwards: predictions really computed so far, over all calls of the pipeline. A batch
             that holds the conditional and the unconditional half counts two.
+        recalled: predictions that `first` knew already, so that they were not computed.
     """
 
     pipe: Pipeline
@@ -65,6 +66,7 @@ class Gate:
     on_late: Callable[[], None] | None = None
     memo: TextMemo | None = None
     forwards: int = 0
+    recalled: int = 0
     _call: GuidedCall | None = field(default=None, init=False)
 
     def call(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -144,7 +144,9 @@ class DiffusersGenerator:
         settings = self.settings
         extra = [] if settings.gguf is None else [settings.gguf]
         extra += [lora_file(lora) for lora in settings.loras]
-        chosen = settings.model_dump(mode="json", exclude={"path", "device", "gguf", "loras"})
+        chosen = settings.model_dump(
+            mode="json", exclude={"path", "device", "more_devices", "gguf", "loras"}
+        )
         chosen["loras"] = [lora.weight for lora in settings.loras]
         identity = {
             "settings": chosen,

@@ -177,6 +177,8 @@ class GuidedCall:
             return self._computed(args, inputs)
         if first.value is None:
             first.value = self._computed(args, inputs)
+        else:
+            self.gate.recalled += 1
         return first.value
 
     def _computed(self, args: tuple[Any, ...], inputs: dict[str, Any], predictions: int = 1) -> Any:

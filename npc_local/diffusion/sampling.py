@@ -201,7 +201,9 @@ class PipelineGenerator:
                 "the pipeline's safety checker blacked the image out; another seed may pass, or "
                 "load the pipeline without its safety_checker"
             )
-        return result.images[0], gate.forwards
+        # What is known from another image counts as well: an image takes the same number whatever
+        # was made before it, in this process or in one that was killed.
+        return result.images[0], gate.forwards + gate.recalled
 
     def _enable_cache(self) -> None:
         if self._late_cache is not None:

@@ -7,7 +7,6 @@ prompts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -17,10 +16,14 @@ from PIL.Image import Image
 
 from npc_local.backends.base import Reply, Request
 from npc_local.errors import BackendError, PromptError
+from npc_local.identity import code_digest
 from npc_local.records import Kind
-from npc_local.shapes.scene import BACKGROUNDS, COLORS, SHAPES
 
-_VERSION = "4"
+# What answers come from; training and prompts are not among it.
+_CODE = tuple(
+    f"shapes/{name}.py"
+    for name in ("backend", "caption", "claims", "detect", "draw", "propose", "scene", "wording")
+)
 
 
 class ShapesBackend:
@@ -56,9 +59,8 @@ class ShapesBackend:
         """Nothing to reach: always ready."""
 
     def fingerprint(self) -> str:
-        """Changes with the vocabulary and with `_VERSION`, which rises when answers change."""
-        words = [_VERSION, *SHAPES, *COLORS, *BACKGROUNDS]
-        return "shapes-" + hashlib.sha256("|".join(words).encode()).hexdigest()[:16]
+        """Changes with the code of the shapes world, which is all that its answers depend on."""
+        return f"shapes-{code_digest(*_CODE)[:16]}"
 
     async def aclose(self) -> None:
         """Nothing to release."""

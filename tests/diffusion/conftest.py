@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from npc_local.diffusion.gate import Pipeline
+from npc_local.diffusion import sampling
+from npc_local.diffusion.gate import Gate, Pipeline
 from npc_local.offline import go_offline
 from tests.tiny_flux import build_tiny_flux
 
@@ -27,3 +28,17 @@ def pipe(flux_directory: Path) -> Pipeline:
     loaded = family.from_pretrained(flux_directory, local_files_only=True)
     loaded.set_progress_bar_config(disable=True)
     return loaded
+
+
+@pytest.fixture
+def gates(monkeypatch: pytest.MonkeyPatch) -> list[Gate]:
+    """The gates of all images that a generator makes, in order: what was really computed."""
+    made: list[Gate] = []
+
+    class Noted(Gate):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr(sampling, "Gate", Noted)
+    return made

@@ -13,7 +13,7 @@ import npc_local
 from npc_local.diffusion import sampling, text_memo
 from npc_local.diffusion.families import FAMILIES
 from npc_local.diffusion.family import Pipeline
-from npc_local.diffusion.gate import early_negative
+from npc_local.diffusion.gate import Gate, early_negative
 from npc_local.diffusion.sampling import PipelineGenerator
 from npc_local.errors import ConfigError, DeviceLostError, GeneratorError, PromptError
 from npc_local.records import Shot
@@ -218,14 +218,19 @@ def test_a_picture_that_a_safety_checker_blacked_out_is_named(
 
 
 def test_prompts_that_take_turns_keep_their_first_predictions(
-    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch, gates: list[Gate]
 ) -> None:
     monkeypatch.setattr(sampling, "_FIRSTS", 2)
     generator = PipelineGenerator(pipe, **ARGUMENTS)
 
     def forwards(*shots: tuple[str, str | None]) -> list[int]:
         orders = [Shot(prompt, negative, 7) for prompt, negative in shots]
-        return [render.forwards for render in generator.generate(orders)]
+        gates.clear()
+        renders = generator.generate(orders)
+        assert [render.forwards for render in renders] == [
+            gate.forwards + gate.recalled for gate in gates
+        ]
+        return [gate.forwards for gate in gates]
 
     assert forwards(("a", None), ("b", None)) == [N, N]
     known = forwards(("a", NEGATIVE))

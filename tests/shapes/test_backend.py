@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -221,9 +223,22 @@ def test_it_opens_through_the_same_door_as_any_backend():
     assert backend.fingerprint() == AGENT.fingerprint()
 
 
-def test_the_fingerprint_changes_with_the_answers(monkeypatch):
+def test_the_fingerprint_names_all_code_that_the_answers_come_from():
+    """Every module of the shapes world that the backend imports, directly or not."""
+    code = (
+        "import sys, asyncio; from npc_local.shapes.backend import ShapesBackend, _CODE;"
+        "import npc_local.shapes.claims, npc_local.shapes.caption, npc_local.shapes.detect;"
+        "import npc_local.shapes.propose, npc_local.shapes.wording;"
+        "names = {name for name in sys.modules if name.startswith('npc_local.shapes.')};"
+        "print(*sorted(names - {'npc_local.shapes.' + p[7:-3] for p in _CODE}))"
+    )
+    left_out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert left_out.stdout.split() == []
+
+
+def test_the_fingerprint_changes_with_the_code(monkeypatch):
     before = AGENT.fingerprint()
-    monkeypatch.setattr("npc_local.shapes.backend._VERSION", "next")
+    monkeypatch.setattr("npc_local.shapes.backend._CODE", ("shapes/draw.py",))
     assert AGENT.fingerprint() != before
 
 
