@@ -29,11 +29,12 @@ from npc_local.config import ResolvedProfile
 from npc_local.display import error_console, plain
 from npc_local.engine import AGENTS, ENDS_RUN, default_in_flight, for_each
 from npc_local.errors import ConfigError, NpcError
+from npc_local.identity import differences
 from npc_local.loop import Begin, Step, correct
 from npc_local.opening import is_run, open_steps
 from npc_local.prompt_file import Order
 from npc_local.records import Correction, Status
-from npc_local.rundir import ANSWER, RECORD, RunDir, folder_name
+from npc_local.rundir import RECORD, RunDir, folder_name, is_whole
 from npc_local.steps import Steps
 from npc_local.supervise import Link
 from npc_local.threads import run_in
@@ -46,6 +47,7 @@ _COUNTED: dict[Status, str] = {
 }
 _ENDS_RUN = {kind.exit_code: kind for kind in ENDS_RUN}
 _NOT_IN_LINE = ("profile", "versions", "network")
+_SHOWN = 10  # changed lines named at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,9 @@ def run_batch(job: Job, link: Link) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         desk.close("interrupted")
         raise
-    except NpcError:
-        desk.close("stopped")
+    except NpcError as error:
+        if desk.begun:  # else there is nothing to say but the error
+            desk.close("stopped", goes_on=not isinstance(error, ConfigError))
         raise
     desk.close()
     return desk.exit_code
@@ -107,6 +110,7 @@ async def _run(job: Job, desk: _Desk) -> None:
         agents=agents,
         told=desk.tell,
     ) as steps:
+        desk.begun = True
         generators = 1 + len(steps.cast.more_generators)
         in_flight = job.in_flight or default_in_flight(job.profile, agents, generators)
         writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -140,7 +144,7 @@ async def _correct(
         StorageError, DeviceLostError: no prompt can go on.
     """
     folder = job.directory / _folder(order)
-    if (done := _finished(folder, order)) is not None:
+    if (done := await asyncio.to_thread(_finished, folder, order)) is not None:
         return done
     kept = RunDir(folder, order.prompt, order.seed, job.profile)
     writing: list[Future[None]] = []
@@ -181,17 +185,24 @@ def _raise_what_ends_a_run(correction: Correction) -> None:
 
 def _finished(folder: Path, order: Order) -> _Outcome | None:
     """Return what an earlier run of the same settings has made of a prompt, errors apart."""
+    record = _record(folder)
     try:
-        record = json.loads((folder / RECORD).read_bytes())
         same = (record["prompt"], record["seed"]) == (order.prompt, order.seed)
-        # The directory may have been moved since: then the paths in the record are others.
-        there = record["image"] == str(folder / ANSWER) and (folder / ANSWER).is_file()
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not same or not there or record["status"] == "error":
+        if not same or record["status"] == "error" or not is_whole(folder, record):
+            return None
+    except (KeyError, TypeError):
         return None
     line = {key: value for key, value in record.items() if key not in _NOT_IN_LINE}
     return _Outcome(record["status"], 0, line)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Return the record in a prompt's folder, empty if there is none that can be read."""
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _folder(order: Order) -> str:
@@ -202,16 +213,31 @@ def _check_folders(job: Job) -> None:
     """Refuse a directory whose prompts were others: what is there would be taken for these."""
     if not is_run(job.directory):
         return
-    names = {order.number: _folder(order) for order in job.orders}
+    orders = {order.number: order for order in job.orders}
+    others = []
     for path in sorted(job.directory.glob("[0-9]*-*")):
         head, _, _ = path.name.partition("-")
-        wanted = names.get(int(head)) if head.isdecimal() else None
-        if wanted not in (None, path.name):
-            raise ConfigError(
-                f"{job.file}: prompt {int(head)} is not the one that {path} was made for; a run "
-                "may get more prompts at the end of its file, but no others: put the file back, or "
-                "begin a new run (--fresh)"
+        order = orders.get(int(head)) if head.isdecimal() else None
+        if order is not None and (change := _change(path, order)):
+            others.append(
+                f"{job.file}, line {order.line}: prompt {order.number} is not the one that {path} "
+                f"was made for ({change})"
             )
+    if others:
+        more = [f"and {len(others) - _SHOWN} more lines"] if len(others) > _SHOWN else []
+        raise ConfigError(
+            "\n".join([*others[:_SHOWN], *more])
+            + "; a run may get more prompts at the end of its file, but no others: put the file "
+            "back, or begin a new run (--fresh)"
+        )
+
+
+def _change(folder: Path, order: Order) -> str:
+    """Say in what a prompt differs from the one that has this folder; empty: in nothing known."""
+    now = {"prompt": order.prompt, "seed": order.seed}
+    record = _record(folder)
+    there = {key: record.get(key, value) for key, value in now.items()}
+    return "; ".join(differences(there, now)) or ("prompt" if folder.name != _folder(order) else "")
 
 
 class _Desk:
@@ -220,6 +246,7 @@ class _Desk:
     def __init__(self, job: Job, link: Link) -> None:
         self.link = link
         self.exit_code = 0
+        self.begun = False  # whether prompts are being corrected
         self._job = job
         self._first_error = len(job.orders)
         self._counts: Counter[Status] = Counter()
@@ -263,13 +290,15 @@ class _Desk:
             self._next += 1
         self.progress.update(self._task, advance=1, description=self._summary())
 
-    def close(self, ended: str | None = None) -> None:
-        """Say what came of it, and how a run that has `ended` early goes on."""
+    def close(self, ended: str | None = None, *, goes_on: bool = True) -> None:
+        """Say what came of it, and how a run that has `ended` early goes on, if it `goes_on`."""
         done, total = self._counts.total(), len(self._job.orders)
         parts = [f"{done} of {total} prompts", self._summary(), f"in {self._job.directory}"]
         if ended is not None and done < total:
             parts[0] = f"{ended}: {parts[0]}"
-            parts.append(f"the same command goes on, with --out {self._job.directory}")
+            if goes_on:
+                hint = f"the same command goes on, with --out {self._job.directory}"
+                parts.append(f"{hint} and without --fresh")
         self._console.print(Text("; ".join(filter(None, parts))), soft_wrap=True)
 
     def _summary(self) -> str:

@@ -6,11 +6,14 @@ What is done with an item is the caller's; who of them waits for what is left to
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from npc_local.config import ResolvedProfile
 from npc_local.errors import ConfigError, DeviceLostError, NpcError, StorageError
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 R = TypeVar("R")
@@ -36,6 +39,9 @@ async def for_each(
     up. Whoever ends this, by cancelling it or by an error, waits until the work under way has
     heard of it.
 
+    A bug that one item meets is that item's error too: its traceback is logged, and it goes no
+    further, or every run that goes on would meet it again and end there.
+
     Args:
         items: taken in order.
         work: what is done with one of them.
@@ -51,12 +57,17 @@ async def for_each(
     queue = enumerate(items)
 
     async def do(index: int, item: Item) -> None:
+        result: R | NpcError
         try:
-            done(index, await work(item))
+            result = await work(item)
         except ENDS_RUN:
             raise
         except NpcError as error:
-            done(index, error)
+            result = error
+        except Exception as bug:
+            result = as_error(bug)
+            log.exception("item %d: %s", index + 1, result)
+        done(index, result)
 
     async def drain() -> None:
         for index, item in queue:  # shared: each item goes to one of them
@@ -68,6 +79,11 @@ async def for_each(
                 group.create_task(drain())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures.exceptions[0].__cause__
+
+
+def as_error(bug: Exception) -> NpcError:
+    """Return what nobody foresaw as an error that can be counted and shown."""
+    return NpcError(f"a bug in npc-local or a library: {bug!r}")
 
 
 async def run_all(

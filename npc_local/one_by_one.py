@@ -12,7 +12,7 @@ from typing import TextIO
 
 from npc_local.config import ResolvedProfile
 from npc_local.display import Display
-from npc_local.errors import NpcError
+from npc_local.engine import as_error
 from npc_local.loop import Begin, Step, correct
 from npc_local.opening import is_run, open_steps
 from npc_local.records import Correction
@@ -102,6 +102,7 @@ async def _correct_one(prompt: str, steps: Steps, kept: RunDir, job: Job) -> Cor
         finish(kept.broken_off("interrupted", INTERRUPTED))
         raise
     except Exception as bug:
-        finish(kept.broken_off(f"a bug in npc-local or a library: {bug!r}", NpcError.exit_code))
+        error = as_error(bug)
+        finish(kept.broken_off(str(error), error.exit_code))
         raise
     return finish(correction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,16 @@ _SEEDS = range(2**63)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One prompt of a file: `number` from 1, the seed of its images, and the file's own name."""
+    """One prompt of a file: `number` from 1, the seed of its images, and the file's own name.
+
+    `line` is where it begins, for messages; two orders are equal wherever they are.
+    """
 
     number: int
     prompt: str
     seed: int
     id: str | None = None
+    line: int = field(default=0, compare=False)
 
 
 def read_prompts(file: Path, seed: int) -> tuple[Order, ...]:
@@ -55,7 +59,7 @@ def read_prompts(file: Path, seed: int) -> tuple[Order, ...]:
             order = _order(len(orders) + 1, found, seed)
             if order.id is not None and (first := lines_of_ids.setdefault(order.id, line)) != line:
                 raise ConfigError(f"the same id as line {first}: {order.id!r}")
-            orders.append(order)
+            orders.append(replace(order, line=line))
         except NpcError as error:
             bad.append((line, error))
     if bad:

@@ -14,13 +14,14 @@ import json
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image
+from PIL.Image import DecompressionBombError, Image
+from PIL.Image import open as open_png
 from pydantic import TypeAdapter
 
 from npc_local import __version__, egress
@@ -43,11 +44,12 @@ from npc_local.report.sheet import sheet
 ANSWER = "image.png"
 SHEET = "sheet.png"
 RECORD = "correction.json"
+_LOGS = "logs"  # all that a command leaves that was killed before its first step
 
 
 @contextmanager
 def output_directory(wanted: Path | None) -> Iterator[Path]:
-    """Give a directory that is empty and can be written to, as an absolute path.
+    """Give a directory that is empty, logs apart, and can be written to, as an absolute path.
 
     None makes a fresh one under ./npc-local-runs. One that was made here is removed again at the
     end if nothing came to be in it.
@@ -66,7 +68,7 @@ def output_directory(wanted: Path | None) -> Iterator[Path]:
         if not made and not path.is_dir():
             raise StorageError(f"{path}: a file; name a directory")
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
+        if any(entry.name != _LOGS for entry in path.iterdir()):
             raise StorageError(f"{path}: not empty; name a new directory, or empty this one")
         with tempfile.TemporaryFile(dir=path):
             pass  # only a write tells whether one can write
@@ -95,6 +97,7 @@ class RunDir:
         self._seed = seed
         self._profile = profile
         self._begun = time.perf_counter()
+        self._cleared = False
         self._renders: dict[int, Render] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._caption: Caption | None = None
@@ -108,6 +111,7 @@ class RunDir:
         Raises:
             StorageError: its image cannot be written.
         """
+        self._clear()
         match event:
             case Step(index=index, value=Render() as render):
                 self._renders[index] = render
@@ -149,6 +153,7 @@ class RunDir:
         What cannot be written turns it into an error, unless it is one already.
         """
         try:
+            self._clear()
             if correction.answer is not None:
                 write_durably(self.path / ANSWER, _png(correction.answer.render.image))
             if correction.original is not None:
@@ -160,6 +165,21 @@ class RunDir:
         except StorageError as error:
             correction = _failed(correction, error)
         return correction
+
+    def _clear(self) -> None:
+        """Remove, once, the attempts of an earlier result: this one may have fewer.
+
+        Raises:
+            StorageError: one cannot be removed.
+        """
+        if self._cleared:
+            return
+        for path in self.path.glob("attempt-*.png"):
+            try:
+                path.unlink()
+            except OSError as error:
+                raise cannot_write(path, error) from error
+        self._cleared = True
 
     def _write_record(self, correction: Correction) -> None:
         content = self.record(correction) | {
@@ -239,6 +259,28 @@ class RunDir:
             Attempt(self._candidates[index - 1] if index else None, self._renders[index], verdict)
             for index, verdict in sorted(self._verdicts.items())
         ]
+
+
+def is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether all images of a result without an error are in its folder, undamaged.
+
+    Their checksums are looked at, not their pixels. A folder that has been moved since is not
+    whole: its record names the images elsewhere.
+    """
+    names = [ANSWER, SHEET, *map(_image_name, range(1 + len(record["attempts"])))]
+    named = [record["image"], record["original"], *(one["image"] for one in record["attempts"])]
+    return set(named) == {str(folder / name) for name in names if name != SHEET} and all(
+        _is_png(folder / name) for name in names
+    )
+
+
+def _is_png(path: Path) -> bool:
+    try:
+        with open_png(path, formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError, DecompressionBombError):
+        return False  # Pillow raises each of these for files that are missing, cut off or damaged
+    return True
 
 
 def verdict_data(verdict: Verdict) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def supervise(directory: Path, told: Callable[[str], None]) -> int:
                 kind = NpcError if code < 0 else DeviceLostError
                 raise kind(
                     f"{directory}: the run {how}, {futile} times without getting further"
-                    f"{watch.under_way()}; what is done is kept, and the same command goes on"
+                    f"{watch.under_way()}; what is done is kept, and the same command goes on, "
+                    f"with --out {directory} and without --fresh"
                 )
             told(f"the run {how}{watch.under_way()}; it is started again, and goes on")
 

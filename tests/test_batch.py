@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from npc_local import cast as casting
 from npc_local import cli
@@ -151,6 +152,26 @@ def test_what_is_missing_of_the_results_comes_from_the_journal(home):
     assert len(home.lines()) == calls
 
 
+@pytest.mark.parametrize("name", ["image.png", "original.png", "attempt-1.png", "sheet.png"])
+@pytest.mark.parametrize("how", ["missing", "empty", "cut off", "changed"])
+def test_a_damaged_image_comes_from_the_journal(home, name, how):
+    run()
+    before, calls = kept("out"), len(home.lines())
+    [folder] = Path("out").glob("00001-*")
+    data = bytearray((folder / name).read_bytes())
+    data[data.index(b"IDAT") + 6] ^= 1  # the checksum does not fit any more
+    (folder / name).unlink()
+    if how != "missing":
+        damaged = {"empty": b"", "cut off": data[:-20], "changed": data}[how]
+        (folder / name).write_bytes(damaged)
+    assert run().exit_code == 0
+    assert kept("out") == before
+    if name == "sheet.png":
+        with Image.open(folder / name) as image:
+            image.verify()
+    assert len(home.lines()) == calls
+
+
 def test_a_run_that_was_moved_names_its_files_where_they_are(home):
     run()
     before, calls = kept("out"), len(home.lines())
@@ -174,6 +195,25 @@ def test_an_error_is_one_prompts_own_and_is_tried_again(home, monkeypatch):
     assert run().exit_code == BackendError.exit_code
     # Two prompts that ask the same thing at the same time are one question.
     assert set(Counter(home.lines()) - calls) == {"down"}
+
+
+def test_a_bug_that_one_prompt_meets_is_that_prompts_error(home, monkeypatch):
+    class Poisoned(Named):
+        async def complete(self, request):
+            if request.fields.get("prompt") == "poison":
+                raise ZeroDivisionError("oops")
+            return await super().complete(request)
+
+    stage(monkeypatch, home, agents=Poisoned(home))
+    write(["one", "poison", "two"])
+    result = run("--in-flight", 1)
+    assert result.exit_code == 1
+    assert [one["status"] for one in lines(result)] == [
+        *("already-correct", "error", "already-correct"),
+    ]
+    bug = "a bug in npc-local or a library: ZeroDivisionError('oops')"
+    assert lines(result)[1]["error"] == bug
+    assert f"error: prompt 2: {bug}\n" in result.stderr
 
 
 def test_the_first_error_in_order_gives_the_exit_code(home, monkeypatch):
@@ -238,6 +278,7 @@ def test_other_settings_are_refused_with_the_difference(home, options, differenc
     result = run(*options)
     assert result.exit_code == ConfigError.exit_code
     assert f"a run with other settings ({difference})" in result.stderr
+    assert "the same command goes on" not in result.stderr
     assert (kept("out"), len(home.lines())) == (before, calls)
 
 
@@ -254,7 +295,23 @@ def test_a_file_may_grow_at_its_end_and_change_nowhere_else(home):
     write(["three", *FIVE])
     result = run()
     assert result.exit_code == ConfigError.exit_code
-    assert "p.jsonl: prompt 1 is not the one that" in result.stderr
+    assert "p.jsonl, line 1: prompt 1 is not the one that" in result.stderr
+    assert "stopped" not in result.stderr
+
+
+def test_another_seed_is_refused_with_the_line_before_any_work(home):
+    run()
+    before, calls = kept("out"), len(home.lines())
+    records = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
+    records[1]["seed"] = records[4]["seed"] = 9
+    Path("p.jsonl").write_text("".join(json.dumps(record) + "\n\n" for record in records))
+    result = run()
+    assert result.exit_code == ConfigError.exit_code
+    [second] = Path("out").absolute().glob("00002-*")
+    told = f"p.jsonl, line 3: prompt 2 is not the one that {second} was made for"
+    assert f"{told} (seed: 7 there, 9 now)" in result.stderr
+    assert "p.jsonl, line 9: prompt 5 is not" in result.stderr
+    assert (kept("out"), len(home.lines())) == (before, calls)
 
 
 def test_fresh_takes_the_next_directory_that_is_not_there(home):
@@ -325,6 +382,8 @@ def test_what_no_prompt_can_go_on_with_ends_the_run(home, monkeypatch, error):
     assert f"error: {error}" in result.stderr
     assert [one["prompt"] for one in lines(result)] == FIVE[:2]
     assert "stopped: 2 of 5 prompts; 2 corrected; in " in result.stderr
+    hint = f"the same command goes on, with --out {Path('out').absolute()} and without --fresh\n"
+    assert hint in result.stderr
     assert not list(Path("out").glob("00003-*/correction.json"))
     stage(monkeypatch, home)
     assert len(lines(run())) == 5
@@ -344,6 +403,13 @@ def test_results_that_cannot_be_written_end_the_run(home, monkeypatch):
 
 
 # ---------------------------------------------------------------- prompts as arguments
+
+
+def test_a_command_killed_before_its_first_step_begins_again(home):
+    Path("out/logs").mkdir(parents=True)
+    Path("out/logs/server.log").write_text("starting")
+    result = CliRunner().invoke(cli.main, ["run", "one", "--out", "out", "--json"])
+    assert result.exit_code == 0, result.stderr
 
 
 def test_prompts_of_the_command_line_go_on_with_an_out(home):

@@ -20,6 +20,7 @@ from npc_local.errors import (
     ConfigError,
     DeviceLostError,
     GeneratorError,
+    NpcError,
     PromptError,
     StorageError,
 )
@@ -78,7 +79,7 @@ def test_an_item_is_taken_when_there_is_room_for_it():
     assert max(ahead) == 3
 
 
-@pytest.mark.parametrize("kind", [StorageError, ConfigError, DeviceLostError, ZeroDivisionError])
+@pytest.mark.parametrize("kind", [StorageError, ConfigError, DeviceLostError])
 def test_what_is_not_about_one_item_ends_all(kind):
     begun, dropped = [], []
 
@@ -107,6 +108,34 @@ def test_what_is_about_one_item_ends_that_one(kind):
     first, error, last = asyncio.run(run_all(range(3), work, in_flight=1))
     assert (first, last) == (0, 2)
     assert isinstance(error, kind)
+
+
+def test_a_bug_that_one_item_meets_stops_no_other(caplog):
+    async def work(number):
+        if number == 1:
+            raise ZeroDivisionError("poison")
+        return number
+
+    first, error, last = asyncio.run(run_all(range(3), work, in_flight=1))
+    assert (first, last) == (0, 2)
+    assert isinstance(error, NpcError)
+    assert (error.exit_code, str(error)) == (
+        *(1, "a bug in npc-local or a library: ZeroDivisionError('poison')"),
+    )
+    [logged] = caplog.records
+    assert "item 2" in logged.message
+    assert logged.exc_info[0] is ZeroDivisionError
+
+
+def test_an_error_of_whoever_takes_results_ends_all():
+    async def work(number):
+        return number
+
+    def done(index, result):
+        raise BackendError("not an item's")
+
+    with pytest.raises(BackendError, match="not an item's"):
+        asyncio.run(for_each(range(3), work, in_flight=1, done=done))
 
 
 def test_whoever_cancels_waits_until_all_have_heard_of_it():

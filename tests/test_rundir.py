@@ -79,6 +79,15 @@ def test_a_corrected_prompt_leaves_everything(kept):
     assert answer == (kept.path / "attempt-2.png").read_bytes()
 
 
+def test_attempts_of_an_earlier_result_do_not_stay(kept):
+    kept.finish(run_loop(kept, [verdict(score=0.2), verdict(score=0.4), RIGHT]))
+    (kept.path / "mine.png").touch()
+    again = RunDir(kept.path, PROMPT, 7, load_config(SHIPPED).profile("shapes"))
+    again.finish(run_loop(again, [verdict(score=0.2), RIGHT]))
+    assert [name for name in names(kept.path) if "attempt" in name] == ["attempt-1.png"]
+    assert "mine.png" in names(kept.path)
+
+
 CLAIMS = range(1, 11)
 
 
@@ -341,6 +350,14 @@ def test_a_relative_directory_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with output_directory(Path("a/b")) as path:
         assert path == tmp_path / "a" / "b"
+
+
+def test_logs_alone_are_no_results(tmp_path):
+    (tmp_path / "logs").mkdir()
+    with output_directory(tmp_path) as path:
+        assert names(path) == ["logs"]
+    (tmp_path / "journal").mkdir()
+    assert "not empty" in refused(tmp_path)
 
 
 def refused(path):

@@ -125,6 +125,8 @@ def test_a_run_that_dies_without_getting_further_is_given_up(home):
     assert "Traceback" not in err
     [error] = re.findall("^error: (.*)$", err, re.MULTILINE)
     assert "the run died by SIGKILL (did the machine run out of memory?), 4 times without" in error
+    assert "the same command goes on, with --out " in error
+    assert " and without --fresh" in error
     assert "during prompt 2, generate 0; what is done is kept" in error
 
 

@@ -7,6 +7,7 @@ and of no other; it is never a wrong answer.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from PIL.Image import Image
 from npc_local.backends.base import Backend
 from npc_local.bench.arms import ARMS, Outcome, Trial
 from npc_local.bench.suite import BenchItem, Judgement, Suite
-from npc_local.engine import ENDS_RUN, run_all
+from npc_local.engine import ENDS_RUN, as_error, run_all
 from npc_local.errors import NpcError, PromptError, StorageError
 from npc_local.image_files import open_image
 from npc_local.journal import Journal
 from npc_local.records import Shot
 from npc_local.steps import Steps
+
+log = logging.getLogger(__name__)
 
 MAX_SEED = 99
 """The highest benchmark seed, so that no base image has the new seed of another."""
@@ -181,7 +184,8 @@ async def judge_images(
             result = Result(task, GIVEN, None, await judge(steps, task.item, image))
         except ENDS_RUN:
             raise
-        except NpcError as error:
+        except Exception as failure:
+            error = _counted(failure)
             result = Result(
                 task, GIVEN, error=str(error), failed="judge", exit_code=error.exit_code
             )
@@ -213,6 +217,14 @@ def images(journal: Journal, results: Sequence[Result]) -> Iterator[tuple[BenchI
         yield result.task.item, kept.image
 
 
+def _counted(failure: Exception) -> NpcError:
+    """Return an error to be counted; what nobody foresaw is one too, its traceback logged."""
+    if isinstance(failure, NpcError):
+        return failure
+    log.exception("a benchmark's step")
+    return as_error(failure)
+
+
 async def _run_arm(task: Task, arm: str, trial: Trial, steps: Steps, judge: Judge) -> Result:
     """Run one arm and have its result judged; what fails is in the result."""
     outcome = None
@@ -221,7 +233,8 @@ async def _run_arm(task: Task, arm: str, trial: Trial, steps: Steps, judge: Judg
         return Result(task, arm, outcome, await judge(steps, task.item, image))
     except ENDS_RUN:
         raise
-    except NpcError as error:
+    except Exception as failure:
+        error = _counted(failure)
         return Result(
             task,
             arm,

@@ -248,6 +248,22 @@ def test_a_generator_that_fails_spoils_its_own_images_only(tmp_path, suites):
     assert any(result.error is None for result in results)
 
 
+def test_a_bug_that_one_prompt_meets_spoils_that_prompt_only(tmp_path, suites):
+    class Poisoned(Agents):
+        async def complete(self, request):
+            if request.role == "checklist" and request.fields["prompt"] == poison:
+                raise KeyError("nobody foresaw this")
+            return await super().complete(request)
+
+    poison = suites["shapes"].items()[0].prompt
+    results, _, _, _ = World(tmp_path / "run", suites["shapes"]).run(agents=Poisoned())
+    failed = [result for result in results if result.error]
+    assert {result.task.item.prompt for result in failed} == {poison}
+    assert {result.exit_code for result in failed} == {1}
+    assert "a bug in npc-local or a library: KeyError" in failed[0].error
+    assert len(failed) < len(results)
+
+
 def test_storage_that_fails_ends_the_run(tmp_path, suites, monkeypatch):
     def full(self, row, image=None):
         raise StorageError("no space left")
