@@ -432,7 +432,7 @@ def test_the_installed_command_end_to_end(home_with_models):
         "error",
         "already-correct",
     ]
-    assert first["forwards"] == 4 + 2 * (4 + 3 - 1)  # step 0's prediction is made once
+    assert first["forwards"] == 4 + 2 * (4 + 3)
     folder = Path(first["image"]).parent
     assert folder.parent == home / "out"
     assert names(folder) == [
