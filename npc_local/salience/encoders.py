@@ -8,8 +8,6 @@ texts of similar length. Which texts, and what is made of their vectors: `scorer
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from npc_local.device import resolve_device
 from npc_local.diffusion.memory import is_device_lost
 from npc_local.errors import ModelFilesError
+from npc_local.identity import digest
 from npc_local.model_files import check_weights, hash_files, read_json, require_directory
 from npc_local.offline import go_offline
 from npc_local.settings import EncoderKind, EncoderSettings
@@ -116,11 +115,6 @@ def _identity(settings: EncoderSettings, quantization: Mapping[str, Any]) -> str
             "pooling": _POOLING,
         }
     )
-
-
-def digest(identity: Mapping[str, Any]) -> str:
-    """Return a SHA-256 over plain data."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
