@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from npc_local.errors import (
+from npc_local.core.errors import (
     BackendError,
     ConfigError,
     GeneratorError,
@@ -19,10 +19,10 @@ from npc_local.errors import (
 )
 
 if TYPE_CHECKING:
-    from npc_local.api import acorrect, correct
-    from npc_local.config import load_config
-    from npc_local.diffusion import PipelineGenerator, early_negative
-    from npc_local.records import Correction
+    from npc_local.core.config.load import load_config
+    from npc_local.core.records import Correction
+    from npc_local.generator import PipelineGenerator, early_negative
+    from npc_local.run.api import acorrect, correct
 
 __version__ = "0.1.0"
 
@@ -43,12 +43,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Correction": "npc_local.records",
-    "acorrect": "npc_local.api",
-    "PipelineGenerator": "npc_local.diffusion",
-    "correct": "npc_local.api",
-    "early_negative": "npc_local.diffusion",
-    "load_config": "npc_local.config",
+    "Correction": "npc_local.core.records",
+    "acorrect": "npc_local.run.api",
+    "PipelineGenerator": "npc_local.generator",
+    "correct": "npc_local.run.api",
+    "early_negative": "npc_local.generator",
+    "load_config": "npc_local.core.config.load",
 }
 
 

@@ -1,6 +1,6 @@
 """`python -m npc_local`."""
 
-from npc_local.cli import main
+from npc_local.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal, TypeVar
 
-from npc_local.errors import NpcError
-from npc_local.records import (
+from npc_local.core.errors import NpcError
+from npc_local.core.records import (
     Attempt,
     Candidate,
     Caption,
@@ -26,43 +26,43 @@ from npc_local.records import (
     Status,
     Verdict,
 )
-from npc_local.steps import Cast, Steps
+from npc_local.run.stages import Components, Stages
 
-StepName = Literal["checklist", "generate", "verify", "caption", "propose", "rank"]
-StepValue = Checklist | Render | Verdict | Caption | Proposal | tuple[Candidate, ...]
-T = TypeVar("T", bound=StepValue)
+StageName = Literal["checklist", "generate", "verify", "caption", "propose", "rank"]
+StageValue = Checklist | Render | Verdict | Caption | Proposal | tuple[Candidate, ...]
+T = TypeVar("T", bound=StageValue)
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class StageStarted:
     """A step begins. `index` is the attempt it belongs to; 0 is the original image."""
 
-    name: StepName
+    name: StageName
     index: int
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StageFinished:
     """A step has ended well, after `seconds`, with the record it made."""
 
-    name: StepName
+    name: StageName
     index: int
     seconds: float
-    value: StepValue
+    value: StageValue
 
 
-Watch = Callable[[Begin | Step], None]
+Watch = Callable[[StageStarted | StageFinished], None]
 
 
-def ignore(event: Begin | Step) -> None:
+def ignore(event: StageStarted | StageFinished) -> None:
     """Watch nothing."""
 
 
 async def correct(
     prompt: str,
-    cast: Cast | None = None,
+    cast: Components | None = None,
     *,
-    steps: Steps | None = None,
+    steps: Stages | None = None,
     seed: int,
     candidates: int = 5,
     checklist: Checklist | None = None,
@@ -85,7 +85,7 @@ async def correct(
     if steps is None:
         if cast is None:
             raise TypeError("correct() takes a cast or steps")
-        steps = Steps(cast)
+        steps = Stages(cast)
     elif cast is not None:
         raise TypeError("correct() takes a cast or steps, not both")
     begun = perf_counter()
@@ -120,7 +120,7 @@ class _Search:
     """One prompt's search, and what it has found so far (kept when a step fails)."""
 
     prompt: str
-    steps: Steps
+    steps: Stages
     seed: int
     count: int
     watch: Watch
@@ -184,10 +184,10 @@ class _Search:
         )
         return Attempt(candidate, render, verdict)
 
-    async def _step(self, name: StepName, index: int, work: Awaitable[T]) -> T:
+    async def _step(self, name: StageName, index: int, work: Awaitable[T]) -> T:
         """Await one step of the method, telling `watch` before and after."""
-        self.watch(Begin(name, index))
+        self.watch(StageStarted(name, index))
         begun = perf_counter()
         value = await work
-        self.watch(Step(name, index, perf_counter() - begun, value))
+        self.watch(StageFinished(name, index, perf_counter() - begun, value))
         return value

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from npc_local.errors import GeneratorError
-from npc_local.records import Render, Shot
+from npc_local.core.errors import GeneratorError
+from npc_local.core.records import Render, Shot
 
 
 class FakeGenerator:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from npc_local.offline import go_offline
+from npc_local.core.offline.switches import go_offline
+from tests.generator.tiny_flux import build_tiny_flux
 from tests.real_vllm.conftest import _closing
 from tests.real_vllm.tiny_qwen import build_tiny_qwen
-from tests.tiny_flux import build_tiny_flux
 
 _CONFIG = """\
 default_profile = "stand-ins"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from npc_local.egress import PROXIES
-from npc_local.offline import SWITCHES
+from npc_local.core.offline.egress import PROXIES
+from npc_local.core.offline.switches import SWITCHES
 from tests.air_gap import ELSEWHERE, departures, sealing, tracing
 
 ROOT = Path(__file__).parents[1]
@@ -142,7 +142,9 @@ def test_a_trace_shows_who_leaves(tmp_path, in_child):
 
 def test_a_trace_shows_nothing_of_who_is_guarded(tmp_path):
     """The same calls, which the guard refuses before the kernel hears of them."""
-    guarded = f"from npc_local.egress import guard\nwith guard():\n exec({(LEAVE + ASK)!r})"
+    guarded = (
+        f"from npc_local.core.offline.egress import guard\nwith guard():\n exec({(LEAVE + ASK)!r})"
+    )
     trace = tmp_path / "trace"
     process = run(
         possible(sealing, possible(tracing, [sys.executable, "-c", guarded], trace)), ROOT

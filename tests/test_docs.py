@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from npc_local.offline import SWITCHES
+from npc_local.core.offline.switches import SWITCHES
 
 ROOT = Path(__file__).parents[1]
 

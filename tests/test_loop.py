@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from npc_local.agents import Rules
 from npc_local.backends.scripted import ScriptedBackend
-from npc_local.errors import BackendError, GeneratorError, PromptError
-from npc_local.loop import Begin, Cast, Step, correct
-from npc_local.records import Caption, Checklist, Correction, Demand, Proposal
-from npc_local.roles import Rules
+from npc_local.core.errors import BackendError, GeneratorError, PromptError
+from npc_local.core.records import Caption, Checklist, Correction, Demand, Proposal
+from npc_local.loop import Components, StageFinished, StageStarted, correct
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.wording import vocabulary
 from tests.fakes import (
@@ -57,12 +57,12 @@ class Stage:
         self.generator = generator or FakeGenerator()
         self.scorer = scorer or FakeScorer()
         self.rules = rules or Rules()
-        self.events: list[Begin | Step] = []
+        self.events: list[StageStarted | StageFinished] = []
 
     @property
     def cast(self):
         agents = self.backend, self.backend, self.backend
-        return Cast(self.generator, *agents, self.scorer, self.rules)
+        return Components(self.generator, *agents, self.scorer, self.rules)
 
     def run(self, **options) -> Correction:
         options = {"candidates": 3} | options
@@ -77,7 +77,9 @@ class Stage:
         return [shot.negative for shot in self.generator.shots]
 
     def steps(self):
-        return [(event.name, event.index) for event in self.events if isinstance(event, Step)]
+        return [
+            (event.name, event.index) for event in self.events if isinstance(event, StageFinished)
+        ]
 
 
 def tried(correction):
@@ -295,7 +297,7 @@ def test_an_unjudged_original_is_kept_by_the_watcher():
     assert correction.exit_code == BackendError.exit_code
     assert correction.original is None
     assert correction.answer is None
-    _, made = [event for event in stage.events if isinstance(event, Step)]
+    _, made = [event for event in stage.events if isinstance(event, StageFinished)]
     assert (made.name, made.index, made.value.forwards) == ("generate", 0, 10)
     assert correction.forwards == 10
 
@@ -344,7 +346,7 @@ def test_a_generator_failing_at_once_leaves_nothing():
     assert (correction.status, correction.error) == ("error", "out of memory")
     assert correction.exit_code == GeneratorError.exit_code
     assert correction.original is None
-    assert stage.events[-1] == Begin("generate", 0)
+    assert stage.events[-1] == StageStarted("generate", 0)
     assert stage.steps() == [("checklist", 0)]
     assert correction.forwards == 0
 
@@ -405,7 +407,7 @@ def test_the_captioner_sees_no_prompt_and_may_not_refuse_it():
 )
 def test_a_prompt_outside_the_shapes_world_is_refused_before_the_first_image(prompt, words):
     generator, agents = FakeGenerator(), ShapesBackend("shapes")
-    cast = Cast(generator, agents, agents, agents, FakeScorer())
+    cast = Components(generator, agents, agents, agents, FakeScorer())
     correction = asyncio.run(correct(prompt, cast, seed=7))
     assert (correction.status, correction.exit_code) == ("error", PromptError.exit_code)
     assert f"does not know {words}" in correction.error
@@ -437,9 +439,9 @@ def test_the_watcher_sees_each_step_begin_and_end():
         ("verify", 1),
     ]
     assert [(event.name, event.index) for event in stage.events[::2]] == order
-    assert all(isinstance(event, Begin) for event in stage.events[::2])
+    assert all(isinstance(event, StageStarted) for event in stage.events[::2])
     assert stage.steps() == order
-    values = [event.value for event in stage.events if isinstance(event, Step)]
+    values = [event.value for event in stage.events if isinstance(event, StageFinished)]
     original, attempt = correction.original, correction.answer
     assert values == [
         correction.checklist,
@@ -469,7 +471,7 @@ def test_cancelling_during_an_agents_turn_propagates():
 
     entered = asyncio.Event()
     stuck = Stuck("stuck", {"checklist": [CHECKLIST]})
-    cast = Cast(FakeGenerator(), stuck, stuck, stuck, FakeScorer())
+    cast = Components(FakeGenerator(), stuck, stuck, stuck, FakeScorer())
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(scenario())
 
@@ -506,6 +508,6 @@ def test_a_keyboard_interrupt_propagates():
             raise KeyboardInterrupt
 
     agent = Interrupted("agent", {})
-    cast = Cast(FakeGenerator(), agent, agent, agent, FakeScorer())
+    cast = Components(FakeGenerator(), agent, agent, agent, FakeScorer())
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(correct(PROMPT, cast, seed=7))

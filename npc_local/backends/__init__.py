@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from npc_local.backends.base import Backend
-    from npc_local.settings import BackendSettings
+    from npc_local.core.config.settings import BackendSettings
 
 
 def open_backend(
@@ -36,6 +36,6 @@ def open_backend(
 
     if settings.server is None:
         return ChatBackend(name, settings, sees=sees)
-    from npc_local.backends.vllm_server import VllmServer
+    from npc_local.backends.vllm.server import VllmServer
 
     return ChatBackend(name, settings, server=VllmServer(name, settings, log), sees=sees)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from npc_local.backends.wire import shown
-from npc_local.errors import BackendError
+from npc_local.backends.http import shown
+from npc_local.core.errors import BackendError
 
 COMPLETE = "stop"
 _RUNAWAY = 64  # trailing blanks of a cut-off answer that no writer of JSON means

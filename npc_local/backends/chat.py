@@ -31,7 +31,7 @@ from PIL import Image
 from npc_local.backends import answers, images, schemas
 from npc_local.backends.base import Exchange, Reply, Request
 from npc_local.backends.dialects import DIALECTS
-from npc_local.backends.wire import (
+from npc_local.backends.http import (
     Answer,
     ConnectionFault,
     Wire,
@@ -40,9 +40,9 @@ from npc_local.backends.wire import (
     read_key,
     shown,
 )
-from npc_local.errors import BackendError, ConfigError
-from npc_local.model_files import hash_files
-from npc_local.settings import ChatBackendSettings
+from npc_local.core.config.settings import ChatBackendSettings
+from npc_local.core.errors import BackendError, ConfigError
+from npc_local.core.files.model_directory import hash_files
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from npc_local.backends.base import Reply, Request, Role
-from npc_local.errors import BackendError, ConfigError
+from npc_local.core.errors import BackendError, ConfigError
 
 
 class ScriptedBackend:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from npc_local.records import Attempt, Candidate, Checklist, Kind, Shot
-from npc_local.roles import Proposals
-from npc_local.steps import Steps
+from npc_local.agents import Proposals
+from npc_local.core.records import Attempt, Candidate, Checklist, Kind, Shot
+from npc_local.run.stages import Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Outcome:
 class Trial:
     """One prompt under one seed: a base image, and each arm from there."""
 
-    def __init__(self, prompt: str, seed: int, steps: Steps, budget: int) -> None:
+    def __init__(self, prompt: str, seed: int, steps: Stages, budget: int) -> None:
         """Take the prompt, the base image's seed, and how many images an arm may make after it."""
         self.prompt = prompt
         self.seed = seed

@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.progress import Progress as Bar
 from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
-from npc_local.display import error_console, plain
+from npc_local.cli.live_view import error_console, plain
 
 _EVERY = 60.0  # seconds between two lines in a log
 

@@ -19,13 +19,13 @@ from PIL.Image import Image
 
 from npc_local.backends.base import Backend
 from npc_local.bench.arms import ARMS, Outcome, Trial
-from npc_local.bench.suite import BenchItem, Judgement, Suite
-from npc_local.engine import ENDS_RUN, as_error, run_all
-from npc_local.errors import NpcError, PromptError, StorageError
-from npc_local.image_files import open_image
-from npc_local.journal import Journal
-from npc_local.records import Shot
-from npc_local.steps import Steps
+from npc_local.bench.suites.suite import BenchItem, Judgement, Suite
+from npc_local.core.errors import NpcError, PromptError, StorageError
+from npc_local.core.files.images import open_image
+from npc_local.core.records import Shot
+from npc_local.run.journal.journal import Journal
+from npc_local.run.pool import ENDS_RUN, as_error, run_all
+from npc_local.run.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Judge:
     suite: Suite
     backend: Backend | None
 
-    async def __call__(self, steps: Steps, item: BenchItem, image: Image) -> Judgement:
+    async def __call__(self, steps: Stages, item: BenchItem, image: Image) -> Judgement:
         """Judge one image, unless the journal has the answer; errors as the suite's."""
         key = {**self.suite.asked(self.backend, item), "image": image}
         work = partial(self.suite.judge, self.backend, item, image)
@@ -122,7 +122,7 @@ def check_prompts(items: Sequence[BenchItem], agents: Sequence[Backend]) -> None
 async def run(
     todo: Sequence[Task],
     arms: Sequence[str],
-    steps: Steps,
+    steps: Stages,
     judge: Judge,
     *,
     budget: int,
@@ -158,7 +158,7 @@ async def run(
 async def judge_images(
     todo: Sequence[Task],
     files: dict[int, Path],
-    steps: Steps,
+    steps: Stages,
     judge: Judge,
     *,
     in_flight: int,
@@ -225,7 +225,7 @@ def _counted(failure: Exception) -> NpcError:
     return as_error(failure)
 
 
-async def _run_arm(task: Task, arm: str, trial: Trial, steps: Steps, judge: Judge) -> Result:
+async def _run_arm(task: Task, arm: str, trial: Trial, steps: Stages, judge: Judge) -> Result:
     """Run one arm and have its result judged; what fails is in the result."""
     outcome = None
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from npc_local.errors import NpcError
-from npc_local.records import Candidate, Negative
+from npc_local.core.errors import NpcError
+from npc_local.core.records import Candidate, Negative
 from npc_local.salience.base import Scorer
 
 

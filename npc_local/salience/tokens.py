@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from npc_local.records import SalientToken
+from npc_local.core.records import SalientToken
 from npc_local.salience.rules.quantity import counted, covers
 from npc_local.salience.rules.released import released
 

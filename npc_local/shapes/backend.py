@@ -15,9 +15,9 @@ from typing import Any
 from PIL.Image import Image
 
 from npc_local.backends.base import Reply, Request
-from npc_local.errors import BackendError, PromptError
-from npc_local.identity import code_digest
-from npc_local.records import Kind
+from npc_local.core.errors import BackendError, PromptError
+from npc_local.core.hashing import code_digest
+from npc_local.core.records import Kind
 
 # What answers come from; training and prompts are not among it.
 _CODE = tuple(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 # scikit-image, which the detector needs, does not work without SciPy.
 from scipy.optimize import linear_sum_assignment
 
-from npc_local.records import ClaimKind
+from npc_local.core.records import ClaimKind
 from npc_local.shapes.scene import CANVAS, Background, Group, Scene, Thing, groups_of
 from npc_local.shapes.wording import Reading, listing, number_word, phrase, place_phrase, plural
 

@@ -17,15 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from npc_local.shapes.draw import draw
-from npc_local.shapes.scene import (
-    BACKGROUNDS,
-    CANVAS,
-    COLORS,
-    SHAPES,
-    Background,
-    Scene,
-    Thing,
-)
+from npc_local.shapes.scene import BACKGROUNDS, CANVAS, COLORS, SHAPES, Background, Scene, Thing
 
 _LEAST_AREA = 28  # pixels: below it is a smudge, not a thing (a small star has about 45)
 _TEMPLATE = 24

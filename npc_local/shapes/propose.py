@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from npc_local.errors import PromptError
-from npc_local.phrases import MAX_WORDS
-from npc_local.records import Kind
+from npc_local.agents.clean_negatives import MAX_WORDS
+from npc_local.core.errors import PromptError
+from npc_local.core.records import Kind
 from npc_local.shapes.scene import COLORS, PATTERNS, SHAPES, Background, Group
 from npc_local.shapes.wording import (
     NOUNS,

@@ -11,7 +11,7 @@ import random
 import re
 from dataclasses import dataclass, replace
 
-from npc_local.errors import PromptError
+from npc_local.core.errors import PromptError
 from npc_local.shapes.scene import BACKGROUNDS, COLORS, PATTERNS, SHAPES, Background, Group
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

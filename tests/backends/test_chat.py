@@ -19,9 +19,9 @@ from npc_local.backends import open_backend
 from npc_local.backends.base import Request
 from npc_local.backends.chat import ChatBackend
 from npc_local.backends.dialects import DIALECTS
-from npc_local.backends.wire import check_address, retry_after
-from npc_local.errors import BackendError, ConfigError
-from npc_local.settings import ChatBackendSettings
+from npc_local.backends.http import check_address, retry_after
+from npc_local.core.config.settings import ChatBackendSettings
+from npc_local.core.errors import BackendError, ConfigError
 from tests.backends import fake_server as fake
 from tests.backends.fake_server import FakeServer, complete, status
 

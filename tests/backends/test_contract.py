@@ -28,8 +28,8 @@ from PIL import Image
 from npc_local.backends.base import Backend, Request
 from npc_local.backends.chat import ChatBackend
 from npc_local.backends.scripted import ScriptedBackend
-from npc_local.errors import BackendError
-from npc_local.settings import ChatBackendSettings
+from npc_local.core.config.settings import ChatBackendSettings
+from npc_local.core.errors import BackendError
 from tests.backends.fake_server import FakeServer, complete, status
 
 ROLES = ("checklist", "verify", "caption", "propose", "judge")

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from npc_local.bench.arms import ARMS, SEED_STRIDE, Trial, shuffled
-from npc_local.errors import BackendError
-from npc_local.journal import Journal
+from npc_local.core.errors import BackendError
+from npc_local.core.records import Candidate, Negative, Render
 from npc_local.loop import correct
-from npc_local.records import Candidate, Negative, Render
-from npc_local.steps import Steps
+from npc_local.run.journal.journal import Journal
+from npc_local.run.stages import Stages
 from tests.bench.world import NEGATIVES, Agents, Images, Scores, cast_of, colour
 
 PROMPT, SEED, BUDGET = "two circles", 7, 5
@@ -41,7 +41,7 @@ def play(tmp_path, generator, arms=tuple(ARMS), agents=None, budget=BUDGET):
 
     async def run():
         with Journal.open(tmp_path / "run", {}) as journal:
-            trial = Trial(PROMPT, SEED, Steps(cast_of(generator, agents), journal), budget)
+            trial = Trial(PROMPT, SEED, Stages(cast_of(generator, agents), journal), budget)
             found = {}
             for arm in arms:
                 outcome, image = await trial.run(ARMS[arm])

@@ -9,17 +9,17 @@ from dataclasses import replace
 
 import pytest
 
+from npc_local.bench.analysis.summary import summary
 from npc_local.bench.arms import ARMS
-from npc_local.bench.geneval_pp import GenEvalPlusPlus
-from npc_local.bench.imagine_bench import ImagineBench
 from npc_local.bench.runner import Judge, Task, check_prompts, choose, images, run, tasks
-from npc_local.bench.settled import SettledJournal
-from npc_local.bench.shapes_suite import ShapesBench
-from npc_local.bench.suite import BenchItem
-from npc_local.bench.summary import summary
-from npc_local.errors import PromptError, StorageError
-from npc_local.steps import Steps
-from tests.bench.suites import RECORDS, write
+from npc_local.bench.suites.geneval_pp import GenEvalPlusPlus
+from npc_local.bench.suites.imagine import ImagineBench
+from npc_local.bench.suites.shapes import ShapesBench
+from npc_local.bench.suites.suite import BenchItem
+from npc_local.core.errors import PromptError, StorageError
+from npc_local.run.journal.sticky_failures import SettledJournal
+from npc_local.run.stages import Stages
+from tests.bench.suites.fakes import RECORDS, write
 from tests.bench.world import Agents, Images, cast_of
 
 ARMS_ALL = list(ARMS)
@@ -54,7 +54,7 @@ class World:
                 if retry:
                     journal.retry_errors()
                 cast = cast_of(generator, agents, judge)
-                steps = Steps(cast, journal, agents=3)
+                steps = Stages(cast, journal, agents=3)
                 todo = tasks(choose(self.suite.items(), self.limit), self.seeds)
                 done = Counter()
                 me = asyncio.current_task()

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from PIL import Image
 
 from npc_local.backends.base import Reply
-from npc_local.errors import BackendError, GeneratorError
-from npc_local.records import Render
-from npc_local.steps import Cast
+from npc_local.core.errors import BackendError, GeneratorError
+from npc_local.core.records import Render
+from npc_local.run.stages import Components
 
 NEGATIVES = {"targeted": ("one leg", "two heads"), "untargeted": ("sky", "sand", "sea")}
 
@@ -117,6 +117,6 @@ class Agents:
         pass
 
 
-def cast_of(generator: Images, agents: Agents, judge: Agents | None = None) -> Cast:
+def cast_of(generator: Images, agents: Agents, judge: Agents | None = None) -> Components:
     """Return a cast with the same agents in all roles, and a judge."""
-    return Cast(generator, agents, agents, agents, Scores(), judge=judge or agents)
+    return Components(generator, agents, agents, agents, Scores(), judge=judge or agents)

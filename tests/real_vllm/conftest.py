@@ -18,10 +18,10 @@ from typing import NoReturn
 
 import pytest
 
-from npc_local import egress
 from npc_local.backends.chat import ChatBackend
-from npc_local.backends.vllm_server import VllmServer
-from npc_local.settings import ChatBackendSettings, ServerSettings
+from npc_local.backends.vllm.server import VllmServer
+from npc_local.core.config.settings import ChatBackendSettings, ServerSettings
+from npc_local.core.offline import egress
 from tests.air_gap import tracing
 from tests.real_vllm.tiny_qwen import ROOT, build_tiny_qwen
 

@@ -11,10 +11,10 @@ import httpx2
 import pytest
 from PIL import Image, ImageDraw
 
-from npc_local import egress
+from npc_local.agents import describe, propose, verify
 from npc_local.backends.base import Request
-from npc_local.records import Caption, Checklist, Demand
-from npc_local.roles import describe, propose, verify
+from npc_local.core.offline import egress
+from npc_local.core.records import Caption, Checklist, Demand
 from tests.air_gap import departures
 from tests.real_vllm.conftest import skip
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from npc_local.offline import go_offline
-from npc_local.settings import EncoderSettings
-from tests.tiny_flux import build_tiny_flux
+from npc_local.core.config.settings import EncoderSettings
+from npc_local.core.offline.switches import go_offline
+from tests.generator.tiny_flux import build_tiny_flux
 
 go_offline()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from npc_local.salience.directory import encoder_in
+from npc_local.salience.find_encoder import encoder_in
 from npc_local.salience.scorer import Ranking, SalienceScorer, Score
 from tests.salience.golden import GOLDEN, needs_golden
 

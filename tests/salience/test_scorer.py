@@ -15,10 +15,15 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from npc_local.errors import DeviceLostError, ModelFilesError
-from npc_local.salience.encoders import Source, TextEncoder, from_directory, from_generator
+from npc_local.core.config.settings import EncoderSettings
+from npc_local.core.errors import DeviceLostError, ModelFilesError
+from npc_local.salience.encoders.text_encoder import (
+    Source,
+    TextEncoder,
+    from_directory,
+    from_generator,
+)
 from npc_local.salience.scorer import SalienceScorer, Scoring
-from npc_local.settings import EncoderSettings
 
 PROMPT = "a photo of three red clocks on the left and one cat"
 TOKENS = ["three", "red", "clocks", "left", "one", "cat"]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from npc_local.errors import ConfigError, ModelFilesError
+from npc_local.core.errors import ConfigError, ModelFilesError
 from npc_local.salience.rules import spacy_model
 from npc_local.salience.rules.parser import parsed
 from npc_local.salience.rules.quantity import counted

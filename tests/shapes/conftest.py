@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from npc_local.offline import go_offline
+from npc_local.core.offline.switches import go_offline
 
 go_offline()

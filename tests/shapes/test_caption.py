@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 
-from npc_local.errors import PromptError
+from npc_local.core.errors import PromptError
 from npc_local.shapes.caption import FEWEST, MOST, describe, place, read_caption
 from npc_local.shapes.scene import Background, Group, Scene, Thing, groups_of
 from npc_local.shapes.wording import Reading

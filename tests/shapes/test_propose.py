@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npc_local import phrases
-from npc_local.errors import PromptError
-from npc_local.records import Negative
+from npc_local.agents import clean_negatives as phrases
+from npc_local.core.errors import PromptError
+from npc_local.core.records import Negative
 from npc_local.shapes.caption import describe, read_caption
 from npc_local.shapes.claims import check
 from npc_local.shapes.prompts import TAGS, sample_record

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import npc_local
-from npc_local.errors import PromptError
+from npc_local.core.errors import PromptError
 from npc_local.shapes import wording
 from npc_local.shapes.prompts import TAGS, sample_records
 from npc_local.shapes.scene import COLORS, SHAPES, Background, Group
@@ -282,9 +282,9 @@ def test_every_known_word_is_one_piece_of_the_generator_s_tokenizer():
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
-    told = re.findall(r"[a-z]+", re.sub(r"(?m)^  \w+:", "", vocabulary()))
-    assert {"circle", "red", "six", "larger", "below", "of", "mint", "dotted"} <= set(told)
-    for word in sorted({*wording._WORDS, *NOUNS, *told}):
+    on_status = re.findall(r"[a-z]+", re.sub(r"(?m)^  \w+:", "", vocabulary()))
+    assert {"circle", "red", "six", "larger", "below", "of", "mint", "dotted"} <= set(on_status)
+    for word in sorted({*wording._WORDS, *NOUNS, *on_status}):
         for form in (word, word.capitalize()):
             assert tokenizer.tokenize(form) == [f"\u2581{form}"]
             for mark in ",.":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from npc_local.records import SalientToken, Span, TokenKind
+from npc_local.core.records import SalientToken, Span, TokenKind
 from npc_local.salience.rules.content import token
 from npc_local.salience.rules.grammar import Word
 from npc_local.salience.rules.words import is_adverb

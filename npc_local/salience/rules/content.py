@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from npc_local.records import SalientToken, Span, TokenKind
+from npc_local.core.records import SalientToken, Span, TokenKind
 from npc_local.salience.rules.words import FUNCTION_WORDS, MEDIA
 
 # "1,000" and "3.5" are one word.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from npc_local.records import SalientToken
+from npc_local.core.records import SalientToken
 from npc_local.salience.rules.binding import bound
 from npc_local.salience.rules.content import content_words
 from npc_local.salience.rules.grammar import Word, parse

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from npc_local.records import SalientToken
+from npc_local.core.records import SalientToken
 from npc_local.salience.rules.binding import bound
 from npc_local.salience.rules.content import WORD, content_words, spaced
 from npc_local.salience.rules.grammar import Word

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from npc_local.records import TokenKind
+from npc_local.core.records import TokenKind
 from npc_local.salience.rules.binding import Part
 from npc_local.salience.rules.content import is_function_word
 from npc_local.salience.rules.depiction import depicting

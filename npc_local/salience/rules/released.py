@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from npc_local.records import SalientToken, Span, TokenKind
+from npc_local.core.records import SalientToken, Span, TokenKind
 
 _NUMBERS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),

@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npc_local.errors import ConfigError, ModelFilesError
-from npc_local.offline import go_offline
+from npc_local.core.errors import ConfigError, ModelFilesError
+from npc_local.core.offline.switches import go_offline
 
 if TYPE_CHECKING:
     from spacy.language import Language

@@ -5,6 +5,6 @@ Stages: `data` (drawn scenes with captions), `tokens` (tokenizer files), `autoen
 `export` (an ordinary diffusers FLUX directory). Each stage is seeded and goes on where it stopped.
 """
 
-from npc_local.offline import go_offline
+from npc_local.core.offline.switches import go_offline
 
 go_offline()  # before anything here imports diffusers or transformers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from npc_local.records import SalientToken
+from npc_local.core.records import SalientToken
 
 _SIGNS = {"number": "#", "thing": "", "attribute": "~", "relation": "@", "action": "!"}
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from npc_local.records import SalientToken
+from npc_local.core.records import SalientToken
 from npc_local.salience.rules.parser import parsed
 from npc_local.salience.rules.spacy_model import load
 from tests.salience.rules.marking import check, marked, plain

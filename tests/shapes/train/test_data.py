@@ -17,12 +17,7 @@ from npc_local.shapes.train.data import (
     sample_groups,
     token_classes,
 )
-from npc_local.shapes.train.tokens import (
-    CLIP_LENGTH,
-    T5_LENGTH,
-    make_tokenizers,
-    sentences,
-)
+from npc_local.shapes.train.tokens import CLIP_LENGTH, T5_LENGTH, make_tokenizers, sentences
 
 # Of 50 scenes from seed 0.
 CAPTIONS = "dadf9b4af8d18ecf"

@@ -1,0 +1,147 @@
+"""`npc-local bench salience`: what ranking costs, the authors' way and ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from benchmarks.salience.measure import Found
+
+_EXAMPLES = """\b
+Examples:
+  npc-local bench salience
+  npc-local bench salience --size tiny --json
+  npc-local bench salience --size xxl --device cuda --many 500
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.option(
+    "--size",
+    type=click.Choice(["tiny", "large", "xxl"]),
+    default="large",
+    show_default=True,
+    help="T5-large's size, T5-XXL's (FLUX's and SD 3's, for a GPU), or one for a quick look.",
+)
+@click.option(
+    "--prompts",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Prompts scored one after the other, by all ways.",
+)
+@click.option(
+    "--many",
+    metavar="N",
+    type=click.IntRange(min=2),
+    default=100,
+    show_default=True,
+    help="Prompts scored in one go, and compared between float32 and bfloat16.",
+)
+@click.option(
+    "--repeats",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Timed rounds over the prompts; the authors' way gets one.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to measure; auto takes the GPU if there is one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was measured as one JSON object.")
+def salience(size: str, prompts: int, many: int, repeats: int, device: str, as_json: bool) -> None:
+    """Time of the salience score, the authors' way and this project's, on the same weights.
+
+    The authors' way encodes one text at a time and pads sentences to 512 tokens. T5 encoders with
+    random weights, so no model files are needed; prompts with five negatives each, of about as many
+    tokens as real ones. "cold" starts from an empty word cache, "warm" has seen the words before.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from benchmarks.salience.measure import measure
+    from benchmarks.salience.random_t5 import cases, random_t5
+    from npc_local.bench.gate.random_flux import choose_device
+    from npc_local.cli.live_view import error_console, libraries_quiet
+    from npc_local.core.offline.switches import go_offline
+
+    go_offline()
+    with libraries_quiet() as stdout, tempfile.TemporaryDirectory() as caches:
+        place = choose_device(device)
+        with error_console().status("making a model") as status:
+            model = random_t5(size, place)
+            found = measure(
+                model, cases(prompts), cases(many), repeats, Path(caches), status.update
+            )
+    where = _machine(place)
+    if as_json:
+        print(json.dumps({"machine": where, "size": size} | asdict(found)), file=stdout)
+    else:
+        print(_report(size, found, where, prompts, repeats), end="", file=stdout)
+
+
+def _machine(device: str) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    return {
+        "name": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _report(size: str, found: Found, where: dict[str, Any], prompts: int, repeats: int) -> str:
+    """Return a table of the ways, and how far they agree."""
+    from npc_local.bench.analysis.tables import table
+
+    authors = found.ways[0].seconds
+    rows = [
+        [
+            way.name,
+            way.dtype,
+            f"{way.tokens:.0f}",
+            f"{way.passes:.1f}",
+            f"{1000 * way.seconds:.1f}",
+            f"{authors / way.seconds:.1f}",
+            f"{way.operations / 1e9:.1f}",
+            f"{way.read / 1e9:.2f}",
+            f"{1000 * way.floor:.1f}",
+            f"{way.seconds / way.floor:.1f}",
+        ]
+        for way in found.ways
+    ]
+    head = ["way", "dtype", "tokens", "passes", "ms a prompt", "faster"]
+    head += ["GFLOP", "GB read", "floor, ms", "of floor"]
+    exact, half = found.exact, found.bfloat16
+    lines = [
+        f"{where['name']}, threads: {where['threads']}, torch {where['torch']}, transformers "
+        f"{where['transformers']}; T5 encoder of size {size}, {found.parameters / 1e6:.0f} M "
+        f"parameters; {prompts} prompts, five negatives each, rounds: {repeats}.",
+        "",
+        *table(head, rows),
+        "",
+        "Released formula, ours against the authors' way in float32, "
+        f"{found.exact_prompts} prompts: scores at most {exact.apart:.1e} apart, same ranking "
+        f"{exact.same_ranking:.0%}.",
+        f"bfloat16 against float32, {found.bfloat16_prompts} prompts: scores at most "
+        f"{half.apart:.1e} apart, same ranking {half.same_ranking:.0%}, same first "
+        f"{half.same_first:.0%}, pairs in the same order {half.pairs:.1%}.",
+        *(
+            f"All {found.bfloat16_prompts} prompts at once, {dtype}, empty word cache: "
+            f"{minute:,.0f} prompts a minute."
+            for dtype, minute in found.batched.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,227 @@
+"""`npc-local bench throughput`: how near the schedule comes to its busiest resource's own time.
+
+Everything is real but the models, which only take time (`sleepers`): the loop, the steps, the
+journal on the disk, the turns on a shared GPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from benchmarks.throughput.simulated_models import Durations, Sleepers
+    from npc_local.run.stages import Stages
+
+Mode = Literal["resident", "phased"]
+_MODES: tuple[Mode, ...] = ("resident", "phased")
+_SIDE = 1024  # pixels: the images that memory is reckoned for
+_AGENTS = ("checklist", "verify", "caption", "propose")
+_EXAMPLES = """\b
+Examples:
+  npc-local bench throughput
+  npc-local bench throughput --prompts 280 --mode phased
+  npc-local bench throughput --agents 2 --no-journal --json
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One mode's run.
+
+    Attributes:
+        mode: whether models were resident or took turns.
+        prompts: how many.
+        in_flight: prompts at once.
+        agents: steps of agents at once.
+        images: that were made.
+        swaps: of models.
+        least_swaps: the fewest that these prompts need, however they are scheduled.
+        wall: seconds that the run took.
+        busiest: the resource that was needed the longest.
+        own: seconds that it is needed for, with no more than the fewest swaps: no schedule of
+            these steps takes less.
+        ratio: wall / own.
+        sequential: seconds that the same steps take one after the other, each model resident.
+    """
+
+    mode: Mode
+    prompts: int
+    in_flight: int
+    agents: int
+    images: int
+    swaps: int
+    least_swaps: int
+    wall: float
+    busiest: str
+    own: float
+    ratio: float
+    sequential: float
+
+
+@click.command(epilog=_EXAMPLES)
+@click.option(
+    "--prompts",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Prompts to correct.",
+)
+@click.option(
+    "--image",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Time of an image; all other times follow it.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["both", *_MODES]),
+    default="both",
+    show_default=True,
+    help="All models on the GPU, or taking turns.",
+)
+@click.option(
+    "--agents",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Agents' steps at once.  [default: 8]",
+)
+@click.option(
+    "--journal/--no-journal",
+    default=True,
+    help="Keep each step on the disk, whose time does not follow --image.  [default: yes]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+def throughput(
+    prompts: int, image: float, mode: str, agents: int | None, journal: bool, as_json: bool
+) -> None:
+    """Time of many prompts, beside that of the busiest resource alone.
+
+    Generator and agents only take time, in the proportions (estimated) of FLUX.1-dev and a 32B
+    vision-language model on one H200, scaled. Loop, journal and turns are the real ones.
+    """
+    from benchmarks.throughput.simulated_models import Durations
+    from npc_local.run.pool import AGENTS
+
+    durations = Durations().scaled(image)
+    modes = _MODES if mode == "both" else [one for one in _MODES if one == mode]
+    found = [measure(one, prompts, durations, agents or AGENTS, journal=journal) for one in modes]
+    if as_json:
+        times = {"durations": asdict(durations), "results": [asdict(one) for one in found]}
+        click.echo(json.dumps(times))
+    else:
+        click.echo(_table(found), nl=False)
+
+
+def measure(
+    mode: Mode,
+    prompts: int,
+    durations: Durations,
+    agents: int,
+    in_flight: int | None = None,
+    *,
+    journal: bool = True,
+) -> Measured:
+    """Correct prompts in one mode.
+
+    Args:
+        mode: whether models are resident or take turns.
+        prompts: how many.
+        durations: of the steps.
+        agents: steps of agents at once.
+        in_flight: prompts at once; None takes what the engine takes, for large images.
+        journal: whether each step is kept on the disk.
+    """
+    from benchmarks.throughput.simulated_models import CANDIDATES, Sleepers, least_swaps
+    from benchmarks.throughput.simulated_models import prompts as sleepers_prompts
+    from npc_local.run.journal.journal import Journal
+    from npc_local.run.pool import phased_in_flight, resident_in_flight
+    from npc_local.run.stages import Stages
+
+    if in_flight is None:
+        if mode == "phased":
+            in_flight = phased_in_flight(_SIDE, _SIDE, CANDIDATES)
+        else:
+            in_flight = resident_in_flight(agents, 1)
+    sleepers = Sleepers(durations)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        kept = stack.enter_context(Journal.open(Path(folder), {})) if journal else None
+        steps = Stages(sleepers.cast(phased=mode == "phased"), kept, agents=agents)
+        begun = time.perf_counter()
+        asyncio.run(_correct(steps, prompts, in_flight))
+        wall = time.perf_counter() - begun
+    least = least_swaps(sleepers_prompts(prompts)) if mode == "phased" else 0
+    busiest, own = _busiest(sleepers, agents, least)
+    return Measured(
+        mode=mode,
+        prompts=prompts,
+        in_flight=in_flight,
+        agents=agents,
+        images=sleepers.calls["image"],
+        swaps=sleepers.calls["swap"],
+        least_swaps=least,
+        wall=wall,
+        busiest=busiest,
+        own=own,
+        ratio=wall / own,
+        sequential=sleepers.seconds("image", "rank", *_AGENTS),
+    )
+
+
+async def _correct(steps: Stages, prompts: int, in_flight: int) -> None:
+    """Correct prompts; an error of one is a mistake in here."""
+    from benchmarks.throughput import simulated_models as world
+    from npc_local.core.errors import NpcError
+    from npc_local.core.records import Correction
+    from npc_local.loop import correct
+    from npc_local.run.pool import for_each
+
+    def taken(index: int, found: Correction | NpcError) -> None:
+        if isinstance(found, NpcError) or found.status == "error":
+            raise RuntimeError(f"prompt {index}: {found}")
+
+    await for_each(
+        world.prompts(prompts),
+        lambda prompt: correct(prompt, steps=steps, seed=0, candidates=world.CANDIDATES),
+        in_flight=in_flight,
+        done=taken,
+    )
+
+
+def _busiest(sleepers: Sleepers, agents: int, swaps: int) -> tuple[str, float]:
+    """Return the resource that is needed the longest, and for how many seconds.
+
+    In turns, the GPU is one resource: images, agents as many at once as there may be, and `swaps`,
+    the fewest that are needed: those that a schedule makes beyond are its waste. 0: no turns.
+    """
+    images, asked = sleepers.seconds("image"), sleepers.seconds(*_AGENTS) / agents
+    if swaps:
+        return "GPU", images + sleepers.seconds("rank") + swaps * sleepers.durations.swap + asked
+    return max(("generator", images), ("agents", asked), key=lambda one: one[1])
+
+
+def _table(found: list[Measured]) -> str:
+    """Return the results as a table in markdown."""
+    lines = [
+        "| mode | prompts | in flight | images | swaps | swaps needed | busiest, its own time "
+        "| wall | ratio | one after the other |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one.mode} | {one.prompts} | {one.in_flight} | {one.images} | {one.swaps} "
+        f"| {one.least_swaps} | {one.busiest}, {one.own:.2f} s "
+        f"| {one.wall:.2f} s | {one.ratio:.3f} | {one.sequential:.2f} s |"
+        for one in found
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,257 @@
+"""The only cleaner of negative prompts: what a proposer wrote, made usable or refused by name.
+
+Synonyms of what the prompt asks for are beyond it: the proposer's instructions rule those out.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from npc_local.core.prompts import is_control
+from npc_local.core.records import Negative, Rejected
+
+MAX_WORDS = 6
+
+_NUMBERING = re.compile(r"^(?:\(?\d+[.):]|[-*\u2022\u2013\u2014])\s+")
+_QUOTES = "\"'`\u201c\u201d\u2018\u00ab\u00bb"
+_TRAILING = ".,;:!?\u2026"
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_TOKEN = re.compile(rf"{_WORD.pattern}|[,;:.!?()\n]")
+_NEGATIONS = frozenset(
+    ("no", "not", "non", "none", "nor", "never", "without", "cannot", "zero", "absent", "absence")
+) | {"lack", "lacks", "lacking", "devoid"}
+# "cat-free", "free of cats", "dogless"; "seamless" falls with them.
+_PRIVATIVE = re.compile(r"\w[-\u2010]free\b|\bfree (?:of|from)\b|\w{3}[-\u2010]?less\b")
+_ONE = frozenset({"a", "an"})
+_ARTICLES = _ONE | {"any", "the"}
+_NUMBERS = (
+    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve"),
+)
+_DIGITS = {str(number): word for number, word in enumerate(_NUMBERS, start=1)}
+# Where one thing's words end and another's begin; numbers and negations do so as well.
+_BORDER_WORDS = """
+    about above across against along among and are around as at atop before behind below beneath
+    beside besides between beyond but by down during for from has have in inside into is like near
+    next of off on onto or out outside over past that through to toward towards under underneath
+    up upon was were where which while who whose with within
+"""
+_BORDERS = frozenset(_BORDER_WORDS.split())
+_MAX_SKIPPED = 2
+_IRREGULAR = {
+    "people": "person",
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "feet": "foot",
+    "teeth": "tooth",
+    "geese": "goose",
+    "mice": "mouse",
+    "leaves": "leaf",
+    "knives": "knife",
+    "shelves": "shelf",
+    "loaves": "loaf",
+    "wolves": "wolf",
+    "wives": "wife",
+    "lens": "lense",
+    "canvas": "canvase",
+    "atlas": "atlase",
+    "sat": "sit",
+    "ran": "run",
+    "stood": "stand",
+    "held": "hold",
+    "flew": "fly",
+    "flown": "fly",
+    "wore": "wear",
+    "worn": "wear",
+    "rode": "ride",
+    "ridden": "ride",
+    "ate": "eat",
+    "eaten": "eat",
+    "lying": "lie",
+    "lain": "lie",
+    "drew": "draw",
+    "drawn": "draw",
+    "broke": "break",
+    "broken": "break",
+}
+_VOWELS = frozenset("aeiouy")
+
+# A word can come from several: "planing" is of plan or plane. These are all that it may be.
+Lemmas = tuple[frozenset[str], ...]
+
+
+def clean(
+    negatives: Iterable[Negative], prompt: str
+) -> tuple[tuple[Negative, ...], tuple[Rejected, ...]]:
+    """Split proposals into usable negative prompts, in order, and rejected ones with the reason.
+
+    Kept texts are lower-case, of 1 to `MAX_WORDS` words, positive in wording, distinct, and nothing
+    that `prompt` asks for in the same words. Words are the same up to their inflection (cats, cat;
+    riding, rides), numbers up to their spelling (2, two), and phrases up to their articles; but "a
+    circle" is not what "two circles" asks for. Up to two words of one thing may be left out: "three
+    laptops" is asked for by "three open laptops", "red circle" not by "a red star and a circle".
+    """
+    asked = _TOKEN.findall(_plain(prompt))
+    kept: list[Negative] = []
+    rejected: list[Rejected] = []
+    seen: list[Lemmas] = []
+    for negative in negatives:
+        text = _tidy(negative.text)
+        lemmas = tuple(map(_lemmas, _bare(_WORD.findall(text))))
+        reason = _fault(text)
+        if reason is None and any(_same(lemmas, other) for other in seen):
+            reason = "duplicate"
+        if reason is None and _asks_for(asked, lemmas):
+            reason = "the prompt asks for it"
+        if reason is None:
+            seen.append(lemmas)
+            kept.append(replace(negative, text=text))
+        else:
+            rejected.append(Rejected(negative.text, reason))
+    return tuple(kept), tuple(rejected)
+
+
+def _tidy(text: str) -> str:
+    """Lower-case, and peel off numbering, quotes, trailing punctuation and spare whitespace."""
+    text = _plain(text)
+    while True:
+        peeled = _NUMBERING.sub("", text.strip()).strip(_QUOTES).rstrip(_TRAILING).strip()
+        if peeled == text:
+            return re.sub(" +", " ", text)
+        text = peeled
+
+
+def _plain(text: str) -> str:
+    """Lower-case, one form for what looks the same, and nothing that cannot be seen."""
+    visible = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    lowered = unicodedata.normalize("NFKC", visible).lower().replace("\u2019", "'")
+    return unicodedata.normalize("NFKC", lowered)
+
+
+def _fault(text: str) -> str | None:
+    """Say what is wrong with a tidied phrase taken alone; None if nothing is."""
+    if any(is_control(character) for character in text):
+        return "control character"
+    words = _WORD.findall(text)
+    if not words:
+        return "no words"
+    if len(text.split()) > MAX_WORDS:
+        return f"{len(text.split())} words; at most {MAX_WORDS}"
+    if any(_negates(word) for word in words) or _PRIVATIVE.search(text):
+        return "negation: a negative prompt names what should be absent"
+    return None
+
+
+def _negates(word: str) -> bool:
+    return word in _NEGATIONS or word.endswith("n't")
+
+
+def _asks_for(asked: Sequence[str], wanted: Lemmas) -> bool:
+    """Tell whether the words `wanted` stand in `asked`, in order and about one thing, not negated.
+
+    What may stand between two of them is `_following`'s matter.
+    """
+    lemmas = [_asked_lemmas(word) for word in asked]
+    for start in range(len(asked)):
+        if not lemmas[start] & wanted[0] or _negated(asked[:start]):
+            continue
+        ends = {start}
+        for one in wanted[1:]:
+            ends = {
+                after for end in ends for after in _following(asked, end) if lemmas[after] & one
+            }
+        if ends:
+            return True
+    return False
+
+
+def _following(asked: Sequence[str], at: int) -> Iterator[int]:
+    """Yield where the next word of a phrase may be after `asked[at]`.
+
+    Articles and commas may lie between, or else `_MAX_SKIPPED` words of the same thing; both only
+    after a word such as "on", where that thing begins. There are no parts of speech here: a word in
+    -s, or one in -ing that does not come first, is taken for the end of a thing ("red dogs chase
+    cats" and "a red dog chasing a cat" ask for no red cat).
+    """
+    skipped, paused = 0, False
+    for index in range(at + 1, len(asked)):
+        yield index
+        word = asked[index]
+        if word in _ARTICLES or not _WORD.match(word):
+            paused = paused or asked[at] not in _BORDERS
+        elif (
+            word in _BORDERS
+            or word in _NUMBERS
+            or word in _DIGITS
+            or _negates(word)
+            or _in_s(word)
+            or (skipped and word.endswith("ing"))
+        ):
+            return
+        else:
+            skipped += 1
+        if skipped > _MAX_SKIPPED or (skipped and paused):
+            return
+
+
+def _negated(before: Sequence[str]) -> bool:
+    """Tell whether what follows these words is ruled out by them."""
+    words = [word for word in before if _WORD.match(word) and word not in _ARTICLES | {"of"}]
+    return bool(words) and _negates(words[-1])
+
+
+def _bare(words: Sequence[str]) -> Sequence[str]:
+    """Leave the articles out, except for a first "a": it is a number."""
+    bare = [word for word in words if word not in _ARTICLES]
+    if words and (words[0] in _ONE or not bare):
+        bare.insert(0, "a" if words[0] in _ONE else words[0])
+    return bare
+
+
+def _asked_lemmas(word: str) -> frozenset[str]:
+    """Return the lemmas of a word of the prompt: there, "a" and "one" are the same number."""
+    found = _lemmas(word)
+    return found | {"a", "one"} if word in _ARTICLES or "one" in found else found
+
+
+def _same(some: Lemmas, others: Lemmas) -> bool:
+    """Tell whether two texts may be the same words, inflected."""
+    pairs = zip(some, others, strict=False)
+    return len(some) == len(others) and all(one & other for one, other in pairs)
+
+
+def _lemmas(word: str) -> frozenset[str]:
+    """Return spellings of which a word's inflected forms share one; not always words themselves."""
+    word = word.removesuffix("'s")
+    word = _DIGITS.get(word, word).replace("gray", "grey").replace("colour", "color")
+    found = {_stem(word)}
+    if word.endswith("ves"):
+        found.add(f"{word[:-3]}f")  # scarves, elves; of waves, no word
+    for ending in ("ing", "ed"):
+        base = word.removesuffix(ending)
+        if base != word and len(base) > 2 and _VOWELS & set(base):
+            # "rid" and "ride" for "riding", "stop" for "stopped", "carry" for "carried".
+            found |= {_stem(base), _stem(f"{base}e")}
+            if base[-1] == base[-2]:
+                found.add(_stem(base[:-1]))
+    return frozenset(found)
+
+
+def _stem(word: str) -> str:
+    """Return a spelling that a word's singular and plural share; not always a word itself."""
+    word = _IRREGULAR.get(word, word)
+    if _in_s(word):
+        word = word[:-1]
+    # "boxes" has lost its s by now: box(e) and hous(e) end alike in both numbers.
+    if len(word) > 3 and word.endswith(("se", "xe", "ze", "che", "she", "oe")):
+        word = word[:-1]
+    return f"{word[:-1]}ie" if len(word) >= 3 and word.endswith("y") else word
+
+
+def _in_s(word: str) -> bool:
+    """Tell whether a word has the ending of plurals, and of verbs."""
+    return len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))

@@ -1,0 +1,147 @@
+"""The proposer: from prompt, caption and reason to clean negative prompts, K of them if it can.
+
+What `phrases.clean` refuses is kept with why. Too few left: one more request that names it, then
+the fallback list below. If that request fails, what the first one gave is still used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from npc_local.agents import clean_negatives as phrases
+from npc_local.agents.rules import Proposals
+from npc_local.agents.structured_output import STRING, Data, ask, closed, list_of, one_of, request
+from npc_local.backends.base import Backend
+from npc_local.core.errors import BackendError, PromptError
+from npc_local.core.records import Caption, Kind, Negative, Proposal, Rejected
+
+log = logging.getLogger(__name__)
+
+MAX_COUNT = 50  # the most that one request asks for
+_TOKENS = 64, 32  # of an answer: its frame, and each negative prompt in it
+_MIN_TOKENS = 512
+
+# What goes wrong in many images, for when a proposer has nothing better to say.
+FALLBACKS = (
+    Negative("extra objects", "targeted", fallback=True),
+    Negative("wrong colors", "targeted", fallback=True),
+    Negative("duplicate subjects", "targeted", fallback=True),
+    Negative("cluttered background", "untargeted", fallback=True),
+    Negative("cropped objects", "targeted", fallback=True),
+    Negative("busy patterns", "untargeted", fallback=True),
+    Negative("merged objects", "targeted", fallback=True),
+    Negative("random text", "untargeted", fallback=True),
+    Negative("picture frame", "untargeted", fallback=True),
+    Negative("blurry foreground", "untargeted", fallback=True),
+)
+_KINDS: dict[Proposals, tuple[Kind, ...]] = {
+    "caption": get_args(Kind),
+    "prompt-only": get_args(Kind),
+    "targeted-only": ("targeted",),
+    "untargeted-only": ("untargeted",),
+}
+
+
+class _NegativeData(Data):
+    text: str
+    kind: Kind
+
+
+class _ProposalData(Data):
+    negatives: list[_NegativeData]
+
+
+async def propose(
+    backend: Backend,
+    prompt: str,
+    caption: Caption | None,
+    reason: str,
+    count: int,
+    proposals: Proposals = "caption",
+) -> Proposal:
+    """Propose at most `count` clean negative prompts for an image that failed for `reason`.
+
+    In the mode prompt-only, caption and reason stay out of the request, and the caption may be
+    None. Fallbacks fill up what is missing, those that the backend accepts: one for a closed world
+    takes no words from outside it. So fewer than `count` may be left, or none.
+
+    Raises:
+        BackendError: no valid proposal came back; or none that could be used, and the request for
+            others failed.
+        PromptError: the backend cannot work from such a prompt.
+        ValueError: there is no caption, and the mode needs one.
+    """
+    kinds = _KINDS[proposals]
+    fields: dict[str, Any] = {"prompt": prompt, "kinds": list(kinds)}
+    template = "propose_blind" if proposals == "prompt-only" else "propose"
+    if proposals != "prompt-only":
+        if caption is None:
+            raise ValueError(f"proposals {proposals!r} need a caption")
+        fields |= {"caption": caption.text, "reason": reason}
+    schema = closed(negatives=list_of(closed(text=STRING, kind=one_of(*kinds))))
+
+    async def proposed(count: int, again: dict[str, Any] | None, seed: int) -> list[Negative]:
+        count = min(count, MAX_COUNT)
+        frame, each = _TOKENS
+        question = request(
+            "propose",
+            fields | {"count": count},
+            schema,
+            template=template,
+            again=again,
+            seed=seed,
+            max_tokens=max(_MIN_TOKENS, frame + each * count),
+        )
+        data = await ask(backend, question, _ProposalData)
+        return [Negative(negative.text, negative.kind) for negative in data.negatives]
+
+    kept, rejected = _clean(await proposed(count, None, 0), prompt, kinds)
+    if len(kept) < count:
+        again = _again(kept, rejected)
+        try:
+            more = await proposed(count - len(kept), again, 1)
+        except BackendError as error:
+            if not kept:
+                raise
+            log.warning("asking for more negative prompts failed: %s", error)
+            rejected += (Rejected("", f"asking for more failed: {error}"),)
+        else:
+            kept, refused = _clean([*kept, *more], prompt, kinds)
+            rejected += refused
+    if len(kept) < count:
+        fitting = [fallback for fallback in FALLBACKS if _accepts(backend, fallback.text)]
+        kept, _ = _clean([*kept, *fitting], prompt, kinds)
+    for refusal in rejected:
+        log.info("negative prompt %r rejected: %s", refusal.text, refusal.reason)
+    return Proposal(kept[:count], rejected)
+
+
+def _clean(
+    negatives: Sequence[Negative], prompt: str, kinds: Sequence[Kind]
+) -> tuple[tuple[Negative, ...], tuple[Rejected, ...]]:
+    """Clean proposals, refusing those of a kind that was not asked for."""
+    kept, rejected = phrases.clean([n for n in negatives if n.kind in kinds], prompt)
+    others = (
+        Rejected(n.text, f"{n.kind}; only {' and '.join(kinds)} was asked for")
+        for n in negatives
+        if n.kind not in kinds
+    )
+    return kept, (*rejected, *others)
+
+
+def _again(kept: Sequence[Negative], rejected: Sequence[Rejected]) -> dict[str, Any]:
+    """Return what a second request says of the first one's outcome."""
+    return {
+        "kept": [negative.text for negative in kept],
+        "rejected": [{"text": refusal.text, "why": refusal.reason} for refusal in rejected],
+    }
+
+
+def _accepts(backend: Backend, text: str) -> bool:
+    try:
+        backend.accepts(text)
+    except PromptError:
+        return False
+    return True

@@ -1,0 +1,357 @@
+"""A summary as text, markdown or CSV: every number that `summary` holds, and none of its own.
+
+What the paper published stands in a table, and in CSV under a source, of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from npc_local.bench.suites.published import Figure
+
+_OURS = "npc-local"
+_PUBLISHED = (
+    "Published by the paper's authors, on other models and with another judge; not measured here"
+)
+CSV_HEAD = ("source", "arm", "group", "measure", "value", "low_95", "high_95", "images", "errors")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table with what stands above and below it."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def markdown(title: str, sections: Sequence[Section]) -> str:
+    """Return sections as markdown, which reads well in a terminal too."""
+    lines = [f"# {title}"]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", *table(section.head, section.rows)]
+        lines += ["", section.note] if section.note else []
+    return "\n".join(lines) + "\n"
+
+
+def text(title: str, sections: Sequence[Section]) -> str:
+    """Return sections as plain text for a terminal."""
+    lines = [title]
+    for section in sections:
+        lines += ["", section.title]
+        widths = _widths(section.head, section.rows)
+        for cells in (section.head, *section.rows):
+            lines.append(f"  {'  '.join(_padded(cells, widths))}".rstrip())
+        lines += [f"  {section.note}"] if section.note else []
+    return "\n".join(lines) + "\n"
+
+
+def title(found: Mapping[str, Any]) -> str:
+    """Return in a line what was run."""
+    seeds = "seeds " if len(found["seeds"]) > 1 else "seed "
+    seeds += ", ".join(map(str, found["seeds"]))
+    different = ""
+    if found["different_prompts"] < found["prompts"]:
+        different = f" ({found['different_prompts']} different)"
+    return (
+        f"{found['title']}: {found['prompts']} of {found['of_prompts']} prompts{different}, "
+        f"benchmark {seeds}; judged by {found['judge']}"
+    )
+
+
+def sections(found: Mapping[str, Any]) -> list[Section]:
+    """Return the tables of a summary."""
+    parts: list[Callable[[Mapping[str, Any]], Section | None]] = [
+        _errors,
+        _fallbacks,
+        _scores,
+        _effort,
+        _pairs,
+        _agreement,
+        _by_number,
+        _by_kind,
+        _costs,
+        _figures,
+    ]
+    return [section for part in parts if (section := part(found)) is not None]
+
+
+def _errors(found: Mapping[str, Any]) -> Section | None:
+    if not found["errors"]:
+        return None
+    rows = [[_one_line(e["error"]), e["in"], str(e["results"])] for e in found["errors"]]
+    return Section(
+        "Errors: what they would enter is withheld",
+        ["error", "in", "results without a judgement"],
+        rows,
+        "--retry-errors does these steps again, and no others.",
+    )
+
+
+def _fallbacks(found: Mapping[str, Any]) -> Section | None:
+    arms = found["arms"]
+    names = dict.fromkeys(name for arm in arms.values() for name in arm["fallbacks"])
+    rows = [
+        [name, *(str(arm["fallbacks"].get(name, 0)) for arm in arms.values())] for name in names
+    ]
+    note = "They can change an image: these results are not quite those of a larger GPU."
+    title = "Results with images made in less memory, by what was switched on after out of memory"
+    return Section(title, ["", *arms], rows, note) if rows else None
+
+
+def _scores(found: Mapping[str, Any]) -> Section:
+    arms, show = found["arms"], _shown(found)
+    rows = []
+    for group in found["groups"]:
+        cells = [arm["groups"][group] for arm in arms.values()]
+        if any(cell["images"] for cell in cells):
+            rows.append([group, *(_score(cell, "value", show) for cell in cells)])
+    rows.append([found["headline"], *(_score(arm, "score", show) for arm in arms.values())])
+    rows.append(["  95 % interval", *(interval(arm["interval_95"], show) for arm in arms.values())])
+    others = dict.fromkeys(name for arm in arms.values() for name in arm["others"])
+    rows += [[name, *(show(arm["others"].get(name)) for arm in arms.values())] for name in others]
+    if any(arm["verifier"] for arm in arms.values()):
+        said = [arm["verifier"] and arm["verifier"]["mean_of_groups"] for arm in arms.values()]
+        rows.append(["the verifier, which steers: found correct", *map(percent, said)])
+    what = "Share of images that the judge finds correct" if found["best"] == 1 else "Judge's grade"
+    return Section(
+        f"{what}, by {'tag' if found['best'] == 1 else 'type'}",
+        ["", *arms],
+        rows,
+        "Intervals: bootstrap over prompts, a prompt's seeds kept together.",
+    )
+
+
+def _effort(found: Mapping[str, Any]) -> Section | None:
+    arms = {name: arm for name, arm in found["arms"].items() if arm["verifier"] is not None}
+    if not arms:
+        return None
+    rows = [
+        ["corrected, as the verifier sees it", *(percent(a["corrected"]) for a in arms.values())],
+        [
+            "images after the base image",
+            *(number(a["images_per_failing_prompt"]) for a in arms.values()),
+        ],
+        [
+            "denoiser forwards after the base image",
+            *(number(a["forwards_per_failing_prompt"], 0) for a in arms.values()),
+        ],
+    ]
+    return Section(
+        f"For each of the {found['failing']} base images that the verifier finds wrong, on average",
+        ["", *arms],
+        rows,
+    )
+
+
+def _pairs(found: Mapping[str, Any]) -> Section | None:
+    if not found["pairs"]:
+        return None
+    show, graded = _shown(found, signed=True), found["best"] != 1
+    rows = []
+    for pair in found["pairs"]:
+        cells = [
+            f"{pair['first']} -> {pair['second']}",
+            show(pair["difference"]),
+            interval(pair["interval_95"], show),
+        ]
+        if not graded:
+            cells += [_count(pair["only_first"]), _count(pair["only_second"]), _p(pair["p"])]
+        rows.append(cells)
+    head = ["from -> to", "difference", "95 % interval"]
+    head += [] if graded else ["only first right", "only second right", "p (exact McNemar)"]
+    note = "" if graded else "McNemar's test takes a prompt's seeds for independent images."
+    return Section("Differences on the same prompts and seeds", head, rows, note)
+
+
+def _agreement(found: Mapping[str, Any]) -> Section | None:
+    said = found["agreement"]
+    if not said["images"]:
+        return None
+    if found["best"] != 1:
+        return Section(
+            "Judge and verifier",
+            ["images judged by both", "rank correlation of grade and score (Spearman)"],
+            [[str(said["images"]), number(said["rank_correlation"])]],
+        )
+    keys = ("both_correct", "both_wrong", "only_verifier", "only_judge")
+    head = ["images judged by both", "both correct", "both wrong", "only the verifier says correct"]
+    return Section(
+        "Judge and verifier",
+        [*head, "only the judge says correct", "Cohen's kappa"],
+        [[str(said["images"]), *(str(said[key]) for key in keys), number(said["kappa"])]],
+    )
+
+
+def _by_number(found: Mapping[str, Any]) -> Section | None:
+    arms = {name: arm["by_number"] for name, arm in found["arms"].items() if arm["by_number"]}
+    if not arms:
+        return None
+    longest = max(map(len, arms.values()))
+    rows = [
+        [str(place + 1), *(_cell(column, place) for column in arms.values())]
+        for place in range(longest)
+    ]
+    return Section(
+        "Right images after the base image, by their number (verifier)", ["", *arms], rows
+    )
+
+
+def _by_kind(found: Mapping[str, Any]) -> Section | None:
+    rows = [
+        [arm, kind, str(cell["images"]), percent(cell["right"])]
+        for arm, values in found["arms"].items()
+        for kind, cell in values["by_kind"].items()
+    ]
+    head = ["", "negative prompt", "images", "right"]
+    title = "Right images after the base image, by their negative prompt (verifier)"
+    return Section(title, head, rows) if rows else None
+
+
+def _costs(found: Mapping[str, Any]) -> Section:
+    rows = [
+        [
+            kind,
+            *(f"{spent[key]:,}" for key in ("steps", "failures", "forwards", "calls")),
+            *(f"{spent[key]:,}" for key in ("tokens_in", "tokens_out")),
+            f"{spent['seconds']:,.1f}",
+            f"{spent['peak_bytes'] / 2**30:.2f}",
+        ]
+        for kind, spent in found["costs"].items()
+    ]
+    head = ["step", "done", "failed", "forwards", "agent calls", "tokens in", "tokens out"]
+    note = "All that is in the journal, what another command had done there included."
+    return Section("What it cost", [*head, "seconds", "peak memory, GiB"], rows, note)
+
+
+def _figures(found: Mapping[str, Any]) -> Section | None:
+    return published([Figure(**figure) for figure in found["published"]])
+
+
+def published(figures: Sequence[Figure]) -> Section | None:
+    """Return what the paper says, in a table of its own; None if it says nothing."""
+    rows = [[f.what, f.arm or "", f"{f.value:g} {f.unit}", f.source] for f in figures]
+    head = ["what", "stands beside our arm", "figure", "source"]
+    return Section(_PUBLISHED, head, rows) if rows else None
+
+
+def to_csv(found: Mapping[str, Any]) -> str:
+    """Return the numbers of a summary, one a line under `CSV_HEAD`; empty: withheld, or none."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_HEAD)
+    for row in _csv_rows(found):
+        writer.writerow(["" if cell is None else cell for cell in row])
+    return stream.getvalue()
+
+
+def _csv_rows(found: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    nothing = (None, None)
+    for name, arm in found["arms"].items():
+        errors = sum(arm["errors"].values())
+        for group, cell in arm["groups"].items():
+            sure = cell["interval_95"] or nothing
+            yield _OURS, name, group, "score", cell["value"], *sure, cell["images"], cell["errors"]
+        sure = arm["interval_95"] or nothing
+        yield _OURS, name, "", found["headline"], arm["score"], *sure, arm["images"], errors
+        further = dict(arm["others"])
+        if arm["verifier"] is not None:
+            further["found correct by the verifier"] = arm["verifier"]["mean_of_groups"]
+        for key in ("corrected", "images_per_failing_prompt", "forwards_per_failing_prompt"):
+            further[key] = arm[key]
+        further |= {f"out of memory: {name}": n for name, n in arm["fallbacks"].items()}
+        for measure, value in further.items():
+            yield _OURS, name, "", measure, value, *nothing, arm["images"], errors
+    for pair in found["pairs"]:
+        name = f"{pair['first']} -> {pair['second']}"
+        sure = pair["interval_95"] or nothing
+        yield _OURS, name, "", "difference", pair["difference"], *sure, None, None
+        for key in ("only_first", "only_second", "p"):
+            yield _OURS, name, "", key, pair[key], *nothing, None, None
+    for key, value in found["agreement"].items():
+        yield _OURS, "", "", f"judge and verifier: {key}", value, *nothing, None, None
+    for kind, spent in found["costs"].items():
+        for key, value in spent.items():
+            yield _OURS, "", kind, f"cost: {key}", value, *nothing, None, None
+    for figure in found["published"]:
+        measure = f"{figure['what']} ({figure['unit']})"
+        yield figure["source"], figure["arm"], "", measure, figure["value"], *nothing, None, None
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a markdown table whose columns line up."""
+    widths = _widths(head, rows)
+    rule = "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths))
+    lines = [f"| {' | '.join(_padded(cells, widths))} |" for cells in (head, *rows)]
+    return [lines[0], f"|{rule}|", *lines[1:]]
+
+
+def _widths(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    pairs = enumerate(zip(cells, widths, strict=True))
+    return [cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in pairs]
+
+
+def _shown(found: Mapping[str, Any], *, signed: bool = False) -> Callable[[float | None], str]:
+    """Return how a score of this benchmark is written."""
+    sign = "+" if signed else ""
+    if found["best"] == 1:
+        return lambda value: "" if value is None else f"{100 * value:{sign}.1f} %"
+    return lambda value: "" if value is None else f"{value:{sign}.2f}"
+
+
+def _score(cell: Mapping[str, Any], key: str, show: Callable[[float | None], str]) -> str:
+    if cell[key] is not None or not cell["images"]:
+        return show(cell[key])
+    errors = cell["errors"]
+    failed = errors if isinstance(errors, int) else sum(errors.values())
+    return f"withheld ({failed} failed)"
+
+
+def interval(bounds: Sequence[float] | None, show: Callable[[float | None], str]) -> str:
+    """Write an interval as `show` writes numbers; empty: there is none."""
+    if bounds is None:
+        return ""
+    low, high = (show(bound).removesuffix(" %") for bound in bounds)
+    return f"{low} to {high}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share; empty: there is none."""
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Write a number; empty: there is none."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None) -> str:
+    """Write a difference; empty: there is none."""
+    return "" if value is None else f"{value:+.2f}"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _cell(column: Sequence[Mapping[str, Any]], index: int) -> str:
+    if index >= len(column):
+        return ""
+    return f"{percent(column[index]['right'])} of {column[index]['images']}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())

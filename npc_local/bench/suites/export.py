@@ -1,0 +1,162 @@
+"""Images in the layout of the published harnesses, out and in: 1.jpg, 2.jpg, ... in prompt order.
+
+`export` writes what the published scripts score, records included; `images_from` finds the images
+of a directory that someone else filled. Neither makes nor judges an image.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL.Image import Image
+
+from npc_local.bench.suites.record_files import as_line
+from npc_local.bench.suites.suite import BenchItem, Suite
+from npc_local.core.errors import ConfigError, StorageError
+from npc_local.core.files.images import open_image
+
+QUALITY = 95
+"""Of JPEG, with no colour subsampling: the highest that Pillow advises."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_SCRATCH = ".npc-local-export."
+_IMAGE = re.compile(r"[1-9]\d*\.jpg")
+
+
+def check_export(root: Path, suite: Suite) -> None:
+    """Make sure that a directory can take exports; sweep what a death in the middle of one left.
+
+    Raises:
+        StorageError: it is no directory, it holds what `export` did not write there, or cannot be
+            read.
+    """
+    try:
+        there = next(path for path in (root, *root.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise StorageError(f"{there} is no directory; name another one for the export")
+        if there != root:
+            return
+        scratch = [path for path in root.iterdir() if _is_scratch(path, suite)]
+        for path in sorted(root.iterdir()):
+            if path not in scratch and not _is_export(path, suite):
+                raise StorageError(
+                    f"{root} holds something already that is no export of {suite.title}: "
+                    f"{path.name}; name another directory"
+                )
+        for path in scratch:
+            shutil.rmtree(path)
+    except OSError as error:
+        raise StorageError(f"{root}: cannot be read: {error.strerror or error}") from error
+
+
+def export(directory: Path, suite: Suite, images: Iterable[tuple[BenchItem, Image]]) -> None:
+    """Write images and records into a directory, all of them or nothing.
+
+    An earlier export, which holds nothing but records and images, is replaced.
+
+    An image is `NUMBER.jpg` by its item's number, JPEG at `QUALITY`, so close to the original but
+    not equal to it. The records are all of the suite's, unchanged and in their order, in
+    `suite.metadata`, also where images of some are left out: the scripts look images up by number.
+
+    Raises:
+        StorageError: the directory holds something else already, or cannot be written.
+        ValueError: two images of one number.
+    """
+    try:
+        if directory.exists() and not (_is_export(directory, suite) or _is_empty(directory)):
+            raise StorageError(f"{directory} holds something already; name a new directory")
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        scratch, old = (_new_scratch(directory.parent) for _ in range(2))
+        try:
+            scratch.chmod(0o755)  # mkdtemp's is the owner's alone
+            for item, image in images:
+                path = scratch / f"{item.number}.jpg"
+                if path.exists():
+                    raise ValueError(f"two images of number {item.number}")
+                image.convert("RGB").save(path, "JPEG", quality=QUALITY, subsampling=0)
+            lines = "".join(as_line(item.record) + "\n" for item in suite.items())
+            (scratch / suite.metadata).write_text(lines, encoding="utf-8", newline="\n")
+            if directory.exists():
+                directory.replace(old)  # one that holds something cannot be replaced in one step
+            scratch.replace(directory)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"{directory}: cannot be written: {error.strerror or error}") from error
+
+
+def _new_scratch(parent: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
+
+
+def _is_scratch(path: Path, suite: Suite) -> bool:
+    return path.name.startswith(_SCRATCH) and _is_ours(path, suite)
+
+
+def _is_export(path: Path, suite: Suite) -> bool:
+    return _is_ours(path, suite) and (path / suite.metadata).is_file()
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _is_ours(path: Path, suite: Suite) -> bool:
+    """Whether a directory holds nothing but what an export of the suite has."""
+    return (
+        path.is_dir()
+        and not path.is_symlink()
+        and all(one.name == suite.metadata or _IMAGE.fullmatch(one.name) for one in path.iterdir())
+    )
+
+
+def images_from(directory: Path, items: Sequence[BenchItem]) -> dict[int, Path]:
+    """Find the image of every item, by number, and make sure that each can be read.
+
+    Returns:
+        Item number -> file, to be read by `image_files.open_image`.
+
+    Raises:
+        ConfigError: images are missing, doubled or unreadable; one message names them all.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: no such directory")
+    found: dict[int, Path] = {}
+    missing: list[int] = []
+    faults: list[str] = []
+    for item in items:
+        paths = [directory / f"{item.number}{suffix}" for suffix in SUFFIXES]
+        there = [path for path in paths if path.exists()]
+        if not there:
+            missing.append(item.number)
+        elif len(there) > 1:
+            faults.append(f"more than one image of that number: {', '.join(p.name for p in there)}")
+        else:
+            found[item.number] = there[0]
+            try:
+                open_image(there[0])
+            except ConfigError as error:
+                faults.append(str(error).removeprefix(f"{directory}/"))
+    if missing:
+        faults.insert(0, f"no image of number {_ranges(missing)}")
+    if faults:
+        raise ConfigError(
+            f"{directory}: {len(items)} images belong here, named 1.jpg or 1.png and so on by the "
+            f"prompt's number: {'; '.join(faults)}"
+        )
+    return found
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """'1, 4-6': every number, however many there are."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

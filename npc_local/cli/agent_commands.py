@@ -1,0 +1,327 @@
+"""`npc-local verify`, `caption` and `propose`: one agent on its own, for trying things out.
+
+No generator is opened. Results go to standard output: text for people, or one JSON object. The
+exit code is 0 whenever the agent answered, whatever it said: a rejected image is a result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import click
+
+from npc_local.cli import options
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from npc_local.backends.base import Backend
+    from npc_local.core.config.load import ResolvedProfile
+    from npc_local.core.records import Caption, Proposal, Verdict
+
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_UNNAMED_REASON = "it does not show what the prompt asks for"
+
+_VERIFY_EXAMPLES = """\b
+Examples:
+  npc-local verify image.png "two red circles"
+  npc-local verify --json image.png "two red circles" | jq .correct
+  npc-local verify --set profiles.shapes.strictness=lenient image.png "two red circles"
+"""
+
+
+@click.command(epilog=_VERIFY_EXAMPLES)
+@click.argument("image", metavar="IMAGE")
+@click.argument("prompt", metavar="PROMPT")
+@options.profile
+@options.config
+@options.overrides
+@_AS_JSON
+def verify(
+    image: str,
+    prompt: str,
+    profile: str | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Judge whether IMAGE shows what PROMPT asks for, claim by claim.
+
+    The profile's verifier answers, under the profile's strictness and votes. The exit code is 0
+    once there is a verdict, whichever it is.
+    """
+    import asyncio
+
+    from npc_local.cli.live_view import libraries_quiet
+    from npc_local.core.prompts import check_prompt
+
+    chosen, checked = _profile(profile, config, overrides), check_prompt(prompt)
+    picture = _open_image(image)
+    with libraries_quiet() as stdout:
+        verdict = asyncio.run(_verify(chosen, checked, picture))
+        if as_json:
+            from npc_local.run.output.result_folder import verdict_data
+
+            _print_json({"image": image, "prompt": checked} | verdict_data(verdict), stdout)
+        else:
+            _print_verdict(verdict, stdout)
+
+
+_CAPTION_EXAMPLES = """\b
+Examples:
+  npc-local caption image.png
+  npc-local caption --json image.png | jq -r .caption
+  npc-local caption --profile shapes image.png
+"""
+
+
+@click.command(epilog=_CAPTION_EXAMPLES)
+@click.argument("image", metavar="IMAGE")
+@options.profile
+@options.config
+@options.overrides
+@_AS_JSON
+def caption(
+    image: str,
+    profile: str | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Describe IMAGE, as the profile's captioner sees it."""
+    import asyncio
+
+    from npc_local.cli.live_view import libraries_quiet
+
+    chosen, picture = _profile(profile, config, overrides), _open_image(image)
+    with libraries_quiet() as stdout:
+        found = asyncio.run(_describe(chosen, picture))
+        if as_json:
+            _print_json({"image": image} | _caption_data(found), stdout)
+        else:
+            _print_caption(found, stdout)
+
+
+_PROPOSE_EXAMPLES = """\b
+Examples:
+  npc-local propose "two red circles" --image image.png --reason "there are three circles"
+  npc-local propose "two red circles" --image image.png --count 3 --json
+  npc-local propose "two red circles" --set profiles.shapes.proposals=prompt-only
+"""
+
+
+@click.command(epilog=_PROPOSE_EXAMPLES)
+@click.argument("prompt", metavar="PROMPT")
+@click.option("--caption", "words", metavar="TEXT", help="What the image shows.")
+@click.option("--image", metavar="IMAGE", help="An image for the captioner to describe first.")
+@click.option("--reason", metavar="TEXT", help="Why the image fails.  [default: unnamed]")
+@click.option(
+    "--count",
+    metavar="K",
+    type=click.IntRange(min=1, max=50),
+    help="Negative prompts to propose.  [default: the profile's candidates]",
+)
+@options.profile
+@options.config
+@options.overrides
+@_AS_JSON
+def propose(
+    prompt: str,
+    words: str | None,
+    image: str | None,
+    reason: str | None,
+    count: int | None,
+    profile: str | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Propose negative prompts for an image of PROMPT that came out wrong.
+
+    What the image shows comes from --caption, or from the captioner with --image. A profile with
+    proposals = "prompt-only" takes neither.
+    """
+    import asyncio
+
+    from npc_local.cli.live_view import libraries_quiet
+    from npc_local.core.errors import ConfigError
+    from npc_local.core.prompts import check_prompt
+    from npc_local.core.records import Caption
+
+    chosen, checked = _profile(profile, config, overrides), check_prompt(prompt)
+    given = [
+        name
+        for name, value in (("--caption", words), ("--image", image), ("--reason", reason))
+        if value is not None
+    ]
+    if chosen.proposals == "prompt-only":
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)}: profile {chosen.name!r} proposes from the prompt alone "
+                '(proposals = "prompt-only")'
+            )
+    elif (words is None) == (image is None):
+        raise ConfigError("give either --caption TEXT or --image IMAGE")
+    if words is not None and not words.strip():
+        raise ConfigError("--caption: empty; say what the image shows")
+    seen = None if words is None else Caption(words.strip())
+    picture = None if image is None else _open_image(image)
+    why = reason.strip() if reason and reason.strip() else _UNNAMED_REASON
+    with libraries_quiet() as stdout:
+        found, proposal = asyncio.run(
+            _propose(chosen, checked, seen, picture, why, count or chosen.candidates)
+        )
+        if as_json:
+            data = {
+                "prompt": checked,
+                "caption": None if found is None else found.text,
+                "reason": None if found is None else why,
+            }
+            _print_json(data | _proposal_data(proposal), stdout)
+        else:
+            if picture is not None and found is not None:
+                _print_caption(found, stdout)
+                print(file=stdout)
+            _print_proposal(proposal, stdout)
+
+
+# ---------------------------------------------------------------- the work
+
+
+async def _verify(profile: ResolvedProfile, prompt: str, picture: Image) -> Verdict:
+    from npc_local import agents as roles
+
+    rules = roles.Rules(profile.strictness, profile.votes, profile.proposals)
+    async with _agent(profile, "verifier") as agent:
+        agent.accepts(prompt)
+        claims = await roles.checklist(agent, prompt)
+        return await roles.verify(agent, prompt, claims, picture, rules)
+
+
+async def _describe(profile: ResolvedProfile, picture: Image) -> Caption:
+    from npc_local import agents as roles
+
+    async with _agent(profile, "captioner") as agent:
+        return await roles.describe(agent, picture)
+
+
+async def _propose(
+    profile: ResolvedProfile,
+    prompt: str,
+    seen: Caption | None,
+    picture: Image | None,
+    reason: str,
+    count: int,
+) -> tuple[Caption | None, Proposal]:
+    from npc_local import agents as roles
+
+    # One model for both is opened once; two are open one after the other, to share the memory.
+    shared = picture is not None and profile.captioner == profile.proposer
+    if picture is not None and not shared:
+        seen = await _describe(profile, picture)
+    async with _agent(profile, "captioner" if shared else "proposer") as agent:
+        agent.accepts(prompt)
+        if picture is not None and shared:
+            seen = await roles.describe(agent, picture)
+        proposal = await roles.propose(agent, prompt, seen, reason, count, profile.proposals)
+    return seen, proposal
+
+
+@asynccontextmanager
+async def _agent(
+    profile: ResolvedProfile, role: Literal["verifier", "captioner", "proposer"]
+) -> AsyncIterator[Backend]:
+    """Open the backend of one role, and nothing else."""
+    from npc_local.run.factory import open_agent
+
+    name: str = getattr(profile, role)
+    settings, sees = profile.backends[name], role != "proposer"
+    if getattr(settings, "server", None) is not None:
+        click.echo(f"starting the server of {name}; this can take minutes", err=True)
+    async with open_agent(name, settings, sees=sees) as backend:
+        yield backend
+
+
+def _profile(name: str | None, config: Path | None, overrides: tuple[str, ...]) -> ResolvedProfile:
+    from npc_local.core.config.load import load_config
+    from npc_local.core.offline.switches import go_offline
+
+    go_offline()
+    return load_config(config, overrides).profile(name)
+
+
+def _open_image(name: str) -> Image:
+    """Read an image file into RGB, upright, on white where it is transparent.
+
+    Raises:
+        ConfigError: it is no local file, or no image that can be read.
+    """
+    from npc_local.core.errors import ConfigError
+    from npc_local.core.files.images import open_image
+
+    if "://" in name:
+        raise ConfigError(f"{name}: an address; name an image file on this machine")
+    return open_image(Path(name))
+
+
+# ---------------------------------------------------------------- the output
+
+
+def _caption_data(found: Caption) -> dict[str, Any]:
+    return {
+        "caption": found.text,
+        "words": len(found.text.split()),
+        "flags": list(found.flags),
+    }
+
+
+def _proposal_data(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "negatives": [
+            {"negative": one.text, "kind": one.kind, "fallback": one.fallback}
+            for one in proposal.negatives
+        ],
+        "rejected": [{"negative": one.text, "reason": one.reason} for one in proposal.rejected],
+    }
+
+
+def _print_json(data: Mapping[str, Any], stdout: TextIO) -> None:
+    print(json.dumps(data), file=stdout)
+
+
+def _print_verdict(verdict: Verdict, stdout: TextIO) -> None:
+    from npc_local.cli.live_view import plain
+
+    held = sum(claim.holds for claim in verdict.claims)
+    outcome = "correct" if verdict.correct else "not correct"
+    print(f"{outcome}: {held} of {len(verdict.claims)} claims hold", file=stdout)
+    for claim in verdict.claims:
+        sign = "yes" if claim.holds else "no"
+        print(f"  {sign:<4}{claim.kind:<9} {plain(claim.text)}", file=stdout)
+    if verdict.reason:
+        print(f"reason: {plain(verdict.reason)}", file=stdout)
+
+
+def _print_caption(found: Caption, stdout: TextIO) -> None:
+    from npc_local.cli.live_view import plain
+
+    print(plain(found.text), file=stdout)
+    for flag in found.flags:
+        print(f"! {plain(flag)}", file=stdout)
+
+
+def _print_proposal(proposal: Proposal, stdout: TextIO) -> None:
+    from npc_local.cli.live_view import plain
+
+    for one in proposal.negatives:
+        note = "  (from the fallback list)" if one.fallback else ""
+        print(f"{one.kind:<11} {plain(one.text)}{note}", file=stdout)
+    if not proposal.negatives:
+        print("nothing to propose", file=stdout)
+    for refusal in proposal.rejected:
+        said = f"{plain(refusal.text)}: " if refusal.text else ""
+        print(f"rejected    {said}{plain(refusal.reason)}", file=stdout)

@@ -1,0 +1,278 @@
+"""The command line: parse, call, print. Exit codes are those of `errors`; Ctrl-C gives 130.
+
+Only click is imported here at once, so that help comes without waiting for a model library; what
+a command needs, it imports. Prompts given as arguments go to `one_by_one`, a file of them to
+`batch`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from npc_local import __version__
+from npc_local.cli import options
+from npc_local.core.errors import ConfigError, NpcError
+
+if TYPE_CHECKING:
+    from npc_local.core.config.load import ResolvedProfile
+
+INTERRUPTED = 130
+ARGUMENTS = f"{__name__}.arguments"
+"""Where a context's `meta` has the arguments that the command line was given."""
+
+# Commands with a module of their own, which names them as the key does and imports little.
+_ELSEWHERE = {
+    "bench": "npc_local.cli.bench.group",
+    "caption": "npc_local.cli.agent_commands",
+    "doctor": "npc_local.cli.doctor.command",
+    "models": "npc_local.cli.models",
+    "propose": "npc_local.cli.agent_commands",
+    "rank": "npc_local.cli.rank",
+    "verify": "npc_local.cli.agent_commands",
+}
+
+
+class _Commands(click.Group):
+    """A group that imports some commands when they are asked for, and shows errors as text."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands, without importing any."""
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return a command, importing its module if it has one of its own."""
+        if name in _ELSEWHERE:
+            command: click.Command = getattr(import_module(_ELSEWHERE[name]), name)
+            return command
+        return super().get_command(ctx, name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as they came, for whoever runs this command line once more."""
+        ctx.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command inside the egress guard; its errors become a message and an exit code."""
+        from npc_local.core.offline.switches import guard
+
+        try:
+            with guard(), _termination_as_interrupt():
+                try:
+                    return super().invoke(ctx)
+                finally:
+                    _tell_blocked()
+        except NpcError as error:
+            from npc_local.cli.live_view import plain
+
+            message = "\n".join(plain(line) for line in str(error).splitlines())
+            click.echo(f"error: {message}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C, with everything kept: schedulers and `kill` send it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell_blocked() -> None:
+    """Name on standard error what the egress guard refused, each attempt once."""
+    from npc_local.core.offline.egress import report
+
+    blocked = report()["blocked"]
+    if blocked:
+        from npc_local.cli.live_view import plain
+
+        lines = [f"blocked: {one['what']} {one['to']}, from {one['from'][0]}" for one in blocked]
+        for line in dict.fromkeys(lines):
+            click.echo(plain(line), err=True)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="npc-local")
+def main() -> None:
+    """Make images that match their prompts, with negative prompts, on this machine alone."""
+
+
+_EXAMPLES = """\b
+Examples:
+  npc-local run "one red square on the left and two blue stars on the right"
+  npc-local run --seed 7 --candidates 3 --out stars "three yellow stars"
+  npc-local run --json "a red circle" "a blue circle" | jq .status
+  npc-local run --set generators.shapes.steps=28 "four green triangles"
+  npc-local run --prompts prompts.txt --out runs/mine
+"""
+
+
+@main.command(epilog=_EXAMPLES)
+@click.argument("prompts", metavar="[PROMPT]...", nargs=-1)
+@click.option(
+    "--prompts",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Many prompts at once: a line each (.txt), or with seeds and ids (.jsonl, .csv).",
+)
+@options.profile
+@options.config
+@click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Fixes the noise of every image.",
+)
+@click.option(
+    "--candidates",
+    metavar="K",
+    type=click.IntRange(min=1),
+    help="Negative prompts to try at most.  [default: the profile's]",
+)
+@click.option(
+    "--negative-steps",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="First denoising steps that the negative acts in.  [default: the generator's]",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Keeps results; the same command goes on there.  [default: one in ./npc-local-runs]",
+)
+@click.option("--fresh", is_flag=True, help="With --prompts: do not go on in DIR; use DIR-2.")
+@click.option(
+    "--agents",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --prompts: agents' steps at once.  [default: 8]",
+)
+@click.option(
+    "--in-flight",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --prompts: prompts at once.  [default: as many as help, and fit in memory]",
+)
+@options.overrides
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a prompt, and no more."
+)
+@click.pass_context
+def run(
+    ctx: click.Context,
+    prompts: tuple[str, ...],
+    file: Path | None,
+    profile: str | None,
+    config: Path | None,
+    seed: int,
+    candidates: int | None,
+    negative_steps: int | None,
+    out: Path | None,
+    fresh: bool,
+    agents: int | None,
+    in_flight: int | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make an image for each PROMPT and correct it until it matches.
+
+    Each image that is made is kept, with a sheet that shows them all. Several prompts share the
+    loaded models and get a directory each. The exit code is 0 unless a prompt ended in an error:
+    an image that stays wrong is a result. A run that was cut off goes on with the same command, if
+    it has an --out.
+
+    FILE ends in .txt (a prompt a line; blank lines and lines that begin with # are passed over),
+    .jsonl (an object a line) or .csv (with a header). Objects and rows have a prompt and, if
+    wanted, a seed and an id.
+    """
+    from npc_local.core.config.load import load_config
+    from npc_local.core.offline.switches import go_offline
+    from npc_local.core.prompts import check_prompt
+
+    if not prompts and file is None:
+        raise click.UsageError("Missing argument 'PROMPT...', or --prompts FILE.")
+    if prompts and file is not None:
+        raise click.UsageError("Give either PROMPT... or --prompts FILE.")
+    if file is None and (fresh or agents or in_flight):
+        raise click.UsageError("--fresh, --agents and --in-flight go with --prompts FILE.")
+    go_offline()
+    checked = [check_prompt(prompt) for prompt in prompts]
+    chosen = _adjust(load_config(config, overrides).profile(profile), candidates, negative_steps)
+    if file is not None:
+        ctx.exit(_run_file(ctx, file, chosen, seed, out, fresh, agents, in_flight, as_json))
+    import asyncio
+
+    from npc_local.cli.live_view import LiveView, error_console, libraries_quiet
+    from npc_local.cli.run_prompts import Job, correct_all, output
+
+    display = LiveView(error_console(), terse=as_json)
+    with output(out) as (directory, journal), libraries_quiet() as stdout:
+        job = Job(chosen, seed, directory, journal, display, stdout if as_json else None)
+        ctx.exit(asyncio.run(correct_all(checked, job)))
+
+
+def _run_file(
+    ctx: click.Context,
+    file: Path,
+    profile: ResolvedProfile,
+    seed: int,
+    out: Path | None,
+    fresh: bool,
+    agents: int | None,
+    in_flight: int | None,
+    as_json: bool,
+) -> int:
+    """Correct the prompts of a file, watched over by this process if it is a command's own."""
+    from npc_local.cli.live_view import libraries_quiet, plain
+    from npc_local.run.prompt_file import read_prompts
+    from npc_local.run.supervisor import Link, can_supervise, choose_directory, supervise
+
+    orders = read_prompts(file, seed)
+    link = Link()
+    directory = link.directory or choose_directory(out, fresh=fresh)
+    if link.directory is None and can_supervise(ctx.meta[ARGUMENTS]):
+        return supervise(directory, lambda what: click.echo(plain(what), err=True))
+    from npc_local.run.batch import Job, run_batch
+
+    job = Job(file, orders, profile, seed, directory, agents, in_flight)
+    with libraries_quiet() as stdout:
+        link.stdout = stdout if as_json else None
+        return run_batch(job, link)
+
+
+def _adjust(
+    profile: ResolvedProfile, candidates: int | None, negative_steps: int | None
+) -> ResolvedProfile:
+    """Return the profile with the numbers given on the command line.
+
+    Raises:
+        ConfigError: there are fewer denoising steps than the negative is to act in.
+    """
+    generator = profile.generator
+    if negative_steps is not None:
+        if negative_steps > generator.steps:
+            raise ConfigError(
+                f"--negative-steps: found {negative_steps}; must be at most {generator.steps}, "
+                f"the steps of the generator of profile {profile.name!r}"
+            )
+        generator = generator.model_copy(update={"negative_steps": negative_steps})
+    return replace(profile, generator=generator, candidates=candidates or profile.candidates)

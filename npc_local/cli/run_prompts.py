@@ -1,0 +1,108 @@
+"""Prompts of the command line, one after the other, each step shown as it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from npc_local.cli.live_view import LiveView
+from npc_local.core.config.load import ResolvedProfile
+from npc_local.core.records import Correction
+from npc_local.loop import StageFinished, StageStarted, correct
+from npc_local.run.output.result_folder import ResultFolder, folder_name, output_directory
+from npc_local.run.pool import as_error
+from npc_local.run.session import is_run, open_session
+from npc_local.run.stages import Stages
+from npc_local.run.supervisor import INTERRUPTED
+
+_JOURNAL = "journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the prompts of one command share.
+
+    `journal` is the directory of its journal, if it has one. `stdout` takes a JSON line a prompt;
+    None: nothing.
+    """
+
+    profile: ResolvedProfile
+    seed: int
+    directory: Path
+    journal: Path | None
+    display: LiveView
+    stdout: TextIO | None
+
+
+@contextmanager
+def output(wanted: Path | None) -> Iterator[tuple[Path, Path | None]]:
+    """Give the directory of a command, new or where it was cut off, and that of its journal.
+
+    A command that names no directory has no journal: it could not be told to go on.
+
+    Raises:
+        StorageError: the directory has something else in it, or cannot be written to.
+    """
+    if wanted is not None and is_run(wanted / _JOURNAL):
+        yield wanted.absolute(), wanted.absolute() / _JOURNAL
+        return
+    with output_directory(wanted) as directory:
+        yield directory, None if wanted is None else directory / _JOURNAL
+
+
+async def correct_all(prompts: Sequence[str], job: Job) -> int:
+    """Correct one prompt after the other; return the exit code of the first that failed, or 0."""
+    code = 0
+    async with AsyncExitStack() as stack:
+        stack.callback(job.display.stop)  # also when a server does not start
+        opening = open_session(
+            job.profile,
+            logs=job.directory / "logs",
+            journal=job.journal,
+            same={"seed": job.seed, "prompts": list(prompts)},
+            on_status=job.display.waiting,
+            on_step=job.display.progress,
+        )
+        steps = await stack.enter_async_context(opening)
+        job.display.stop()
+        for number, prompt in enumerate(prompts, start=1):
+            alone = len(prompts) == 1
+            folder = job.directory if alone else job.directory / folder_name(number, prompt)
+            job.display.begin(prompt, job.seed, number=number, total=len(prompts))
+            kept = ResultFolder(folder, prompt, job.seed, job.profile)
+            correction = await _correct_one(prompt, steps, kept, job)
+            code = code or correction.exit_code or 0
+    return code
+
+
+async def _correct_one(prompt: str, steps: Stages, kept: ResultFolder, job: Job) -> Correction:
+    """Correct one prompt, keeping and showing what happens, whatever happens."""
+
+    def watch(event: StageStarted | StageFinished) -> None:
+        kept(event)
+        job.display(event)
+
+    def finish(correction: Correction) -> Correction:
+        correction = kept.finish(correction)
+        job.display.end(correction, kept.path)
+        if job.stdout is not None:
+            print(json.dumps(kept.record(correction)), file=job.stdout, flush=True)
+        return correction
+
+    try:
+        correction = await correct(
+            prompt, steps=steps, seed=job.seed, candidates=job.profile.candidates, watch=watch
+        )
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        finish(kept.broken_off("interrupted", INTERRUPTED))
+        raise
+    except Exception as bug:
+        error = as_error(bug)
+        finish(kept.broken_off(str(error), error.exit_code))
+        raise
+    return finish(correction)

@@ -1,0 +1,259 @@
+"""models.toml, validated: which models serve which role, with which settings.
+
+Everything a user can get wrong in the file or on `--set` ends here as one `ConfigError` that
+names the place, what was found and what is allowed. Whether a model directory is complete is
+left to whoever opens it (`diffusion`, `salience`, `backends`); nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
+
+from npc_local.core.config.settings import (
+    BackendSettings,
+    CacheSettings,
+    ChatBackendSettings,
+    EncoderSettings,
+    GeneratorSettings,
+    LoraSettings,
+    ProfileSettings,
+    QuantizationSettings,
+    ScriptedBackendSettings,
+    Section,
+    ServerSettings,
+    ShapesBackendSettings,
+    listed,
+)
+from npc_local.core.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedProfile:
+    """One profile with the entries themselves.
+
+    `verifier`, `captioner` and `proposer` are keys of `backends`, which holds each backend once.
+    """
+
+    name: str
+    candidates: int
+    description: str
+    generator: GeneratorSettings
+    encoder: EncoderSettings
+    verifier: str
+    captioner: str
+    proposer: str
+    strictness: Literal["strict", "normal", "lenient"]
+    votes: int
+    proposals: Literal["caption", "prompt-only", "targeted-only", "untargeted-only"]
+    gpu: Literal["resident", "phased"]
+    backends: Mapping[str, BackendSettings]
+
+
+class Config(Section):
+    """The whole of models.toml."""
+
+    default_profile: str
+    profiles: dict[str, ProfileSettings]
+    generators: dict[str, GeneratorSettings] = Field(default={})
+    backends: dict[str, Annotated[BackendSettings, Field(discriminator="kind")]] = Field(default={})
+    encoders: dict[str, EncoderSettings] = Field(default={})
+
+    _source: str = PrivateAttr(default="models.toml")
+
+    def profile(self, name: str | None = None) -> ResolvedProfile:
+        """Return the named profile (None: the default one) with its entries looked up.
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        name = self.default_profile if name is None else name
+        if name not in self.profiles:
+            raise ConfigError(f"{self._source}: {_no_such('profile', name, self.profiles)}")
+        chosen = self.profiles[name]
+        agents = (chosen.verifier, chosen.captioner, chosen.proposer)
+        return ResolvedProfile(
+            name=name,
+            candidates=chosen.candidates,
+            description=chosen.description,
+            generator=self.generators[chosen.generator],
+            encoder=self.encoders[chosen.encoder],
+            verifier=chosen.verifier,
+            captioner=chosen.captioner,
+            proposer=chosen.proposer,
+            strictness=chosen.strictness,
+            votes=chosen.votes,
+            proposals=chosen.proposals,
+            gpu=chosen.gpu,
+            backends={agent: self.backends[agent] for agent in agents},
+        )
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read and validate models.toml.
+
+    Args:
+        path: the file; None takes ./models.toml if there is one, else the shipped file.
+        overrides: `KEY=VALUE` each, KEY dotted (`generators.shapes.steps`), VALUE in TOML or,
+            where it is not TOML, a bare string. Relative paths are taken from the file's directory.
+
+    Raises:
+        ConfigError: the file cannot be read, or anything in it or in `overrides` is not allowed.
+    """
+    if path is None:
+        path = Path("models.toml") if Path("models.toml").is_file() else _shipped()
+    document = _read(path)
+    overridden = {_override(document, assignment) for assignment in overrides}
+    try:
+        # Nobody keeps models inside an installed package: its file's paths start where one is.
+        beside = Path.cwd() if path == _PACKAGE / "models.toml" else path.resolve().parent
+        config = Config.model_validate(document, context=beside)
+    except ValidationError as error:
+        faults = [_fault(detail) for detail in error.errors(include_url=False)]
+    else:
+        config._source = str(path)
+        faults = _unresolved(config)
+    if faults:
+        raise ConfigError(
+            "\n".join(f"{_origin(path, key, overridden)}: {message}" for key, message in faults)
+        )
+    return config
+
+
+def _shipped() -> Path:
+    """Return the models.toml that comes along: inside a wheel, or at the root of a checkout."""
+    inside = _PACKAGE / "models.toml"
+    return inside if inside.is_file() else _PACKAGE.parent / "models.toml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Parse the file, or raise a ConfigError that says why it cannot be."""
+    try:
+        # "-sig": some editors start a UTF-8 file with a byte order mark.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a directory, not a file; name the models.toml in it") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _override(document: dict[str, Any], assignment: str) -> str:
+    """Put one `KEY=VALUE` into the parsed document and return KEY."""
+    key, equals, text = assignment.partition("=")
+    *parents, last = key.strip().split(".")
+    if not equals or not last:
+        raise ConfigError(f"--set {assignment}: expected KEY=VALUE with a dotted KEY")
+    table = document
+    for parent in parents:
+        if not isinstance(table.get(parent), dict):
+            known = [name for name, value in table.items() if isinstance(value, dict)]
+            raise ConfigError(f"--set {assignment}: {_no_such('table', parent, known)}")
+        table = table[parent]
+    table[last] = _toml_value(text.strip())
+    return key.strip()
+
+
+def _toml_value(text: str) -> Any:
+    """Read `text` as one TOML value; what is not one is a bare string."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _origin(path: Path, key: str, overridden: Iterable[str]) -> str:
+    """Name what the user wrote that made `key` wrong: an override, or the file."""
+    for override in sorted(overridden):
+        if f"{key}.".startswith(f"{override}.") or override.startswith(f"{key}."):
+            return f"--set {override}"
+    return f"{path}: {key}"
+
+
+def _unresolved(config: Config) -> list[tuple[str, str]]:
+    """Return (key, message) for every name that points at no entry."""
+    references = [("default_profile", "profile", config.default_profile, list(config.profiles))]
+    for name, profile in config.profiles.items():
+        for key, kind, known in (
+            ("generator", "generator", list(config.generators)),
+            ("verifier", "backend", list(config.backends)),
+            ("captioner", "backend", list(config.backends)),
+            ("proposer", "backend", list(config.backends)),
+            ("encoder", "encoder", list(config.encoders)),
+        ):
+            references.append((f"profiles.{name}.{key}", kind, getattr(profile, key), known))
+    return [
+        (key, _no_such(kind, found, known))
+        for key, kind, found, known in references
+        if found not in known
+    ]
+
+
+_TABLES: dict[str, type[Section]] = {
+    "profiles": ProfileSettings,
+    "generators": GeneratorSettings,
+    "encoders": EncoderSettings,
+    "shapes": ShapesBackendSettings,
+    "scripted": ScriptedBackendSettings,
+    "vllm": ChatBackendSettings,
+    "openai": ChatBackendSettings,
+}
+# Tables inside a generator or a backend.
+_PARTS: dict[str, type[Section]] = {
+    "quantization": QuantizationSettings,
+    "loras": LoraSettings,
+    "cache": CacheSettings,
+    "server": ServerSettings,
+}
+
+
+def _fault(detail: ErrorDetails) -> tuple[str, str]:
+    """Translate one pydantic error into (dotted key, message)."""
+    where = [str(part) for part in detail["loc"]]
+    table: type[Section] = Config
+    if len(where) > 2:
+        # Inside a backend, pydantic puts the value of `kind` between its name and the key.
+        table = _TABLES[where.pop(2) if where[0] == "backends" else where[0]]
+    if len(where) > 3:
+        table = _PARTS.get(where[2], table)
+    key, kind = ".".join(where), detail["type"]
+    if kind == "extra_forbidden":
+        return key, _no_such("key", where[-1], table.model_fields)
+    if kind == "missing":
+        return key, "missing, and required"
+    if kind == "union_tag_not_found":
+        return f"{key}.kind", "missing, and required"
+    if kind == "union_tag_invalid":
+        context = detail["ctx"]
+        return f"{key}.kind", f"found {context['tag']!r}; must be one of {context['expected_tags']}"
+    if kind == "value_error" and len(where) == 2:
+        # Raised by a validator over a whole table: it names the keys and values itself.
+        return key, str(detail["ctx"]["error"])
+    if kind in {"dict_type", "model_type", "model_attributes_type"}:
+        return key, f"found {reprlib.repr(detail['input'])}; must be a table"
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return key, f"found {reprlib.repr(detail['input'])}; {message}"
+
+
+def _no_such(kind: str, found: str, known: Iterable[str]) -> str:
+    """Say that a name is unknown, which one it may have meant, and which there are."""
+    known = list(known)
+    near = difflib.get_close_matches(found, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {kind} {found!r}{hint} known: {listed(known) or 'none'}"

@@ -1,0 +1,1 @@
+"""No network: the switches of every library, and the guard that refuses what they miss."""

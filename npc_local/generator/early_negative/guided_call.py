@@ -1,0 +1,261 @@
+"""One pipeline call under a gate, step by step: which prediction is asked for, and the answer.
+
+Knows when the negative's steps are over and what to answer then; what the null prompt looks like
+and which calls are let through is the gate's business.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from npc_local.core.errors import ConfigError
+from npc_local.generator.early_negative.patching import forward_slot, standing_in
+from npc_local.generator.family import Family, Pipeline, denoiser_of
+
+if TYPE_CHECKING:
+    from npc_local.generator.early_negative.gate import Gate
+
+# Denoisers that a call stands before now; two pipelines may share one.
+_in_use: set[int] = set()
+# What a denoiser is asked anew in each step; all its other inputs are the same in every step.
+LIVE = frozenset({"hidden_states", "sample", "x", "timestep", "timesteps", "t", "timestep_r"})
+
+
+@dataclass
+class FirstPrediction:
+    """The conditional prediction of step 0: the same for all negatives of one prompt and seed."""
+
+    value: Any = None
+
+
+@dataclass
+class GuidedCall:
+    """One pipeline call under a gate: which step it is at, and what it has asked for in it."""
+
+    gate: Gate
+    images: int | None
+    null: dict[str, Any]
+    begun: Callable[[], None]
+    step: int = 0
+    asked: int = 0
+    conditional: Any = None
+    names: list[str] = field(default_factory=list)
+    compute: Callable[..., Any] = field(default=lambda: None)
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Stand in for the denoiser's forward and listen to the scheduler's steps.
+
+        Raises:
+            ConfigError: a call of another pipeline with the same denoiser is not over.
+        """
+        pipe, family = self.gate.pipe, self.gate.family
+        denoiser = denoiser_of(pipe)
+        self.names = input_names(denoiser)
+        if not self.gate.confines:
+            answer = self.pass_on
+        elif family.guides == "two calls":
+            answer = self.answer_one
+        else:
+            answer = self.answer_both
+
+        def forward(*args: Any, **inputs: Any) -> Any:
+            if self.step == self.asked == 0:
+                self.begun()
+            return answer(*args, **inputs)
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            self.end_step()
+            return schedule(*args, **kwargs)
+
+        if id(denoiser) in _in_use:
+            raise ConfigError(
+                "a pipeline that shares its denoiser with this one is in the middle of a call; "
+                "let it end first"
+            )
+        _in_use.add(id(denoiser))
+        try:
+            with (
+                standing_in(denoiser, forward_slot(denoiser), forward) as self.compute,
+                standing_in(pipe.scheduler, "step", step) as schedule,
+            ):
+                yield
+        finally:
+            _in_use.discard(id(denoiser))
+
+    @property
+    def late(self) -> bool:
+        """Whether the negative's steps are over."""
+        return self.step >= self.gate.steps
+
+    def end_step(self) -> None:
+        """Go on to the next step.
+
+        Where the pipeline itself stops guiding early (cfg_truncation, cfg_trunc_ratio), that holds.
+
+        Raises:
+            ConfigError: the negative prediction was not asked for in the first step.
+        """
+        gate = self.gate
+        if gate.confines and self.step == 0 and self.asked < 2:
+            raise ConfigError(
+                "the pipeline ignored the negative prompt: it did not guide in its first denoising "
+                f"step; {remedy(gate.family)}"
+            )
+        self.step += 1
+        self.asked = 0
+        self.conditional = None
+        if gate.on_step is not None:
+            steps = getattr(gate.pipe, "num_timesteps", None)
+            gate.on_step(self.step, steps or len(gate.pipe.scheduler.timesteps))
+        if gate.on_late is not None and self.step == gate.steps:
+            gate.on_late()
+
+    def pass_on(self, *args: Any, **inputs: Any) -> Any:
+        """Answer as the denoiser does."""
+        if self.gate.family.guides == "two calls":
+            self.asked += 1
+            return self._first(args, inputs) if self.asked == 1 else self._computed(args, inputs)
+        doubled = self.images is not None and self._row_count(args, inputs) == 2 * self.images
+        return self._computed(args, inputs, predictions=2 if doubled else 1)
+
+    def answer_one(self, *args: Any, **inputs: Any) -> Any:
+        """Answer one prediction of a family that asks for two in each step, conditional first.
+
+        Replaying the conditional output p as the unconditional one makes n + s * (p - n), and
+        p + s * (p - n) too, equal to p bit for bit, whatever the scale s. (What a pipeline may do
+        to it afterwards, as with guidance_rescale, may round.)
+        """
+        self.asked += 1
+        if self.asked == 1:
+            self.conditional = self._first(args, inputs)
+            return self.conditional
+        if self.asked > 2:
+            raise _another_pipeline()
+        if not self.late:
+            return self._computed(args, inputs)
+        if self.gate.after == "null":
+            return self._computed((), self._with_null(args, inputs))
+        _forget_momentum(self.gate.pipe)
+        return self.conditional
+
+    def answer_both(self, *args: Any, **inputs: Any) -> Any:
+        """Answer both predictions of a family that asks for them in one batch."""
+        rows = self._row_count(args, inputs)
+        if self.images is None:  # given as embeddings only: step 0 is guided, so twice the images
+            self.images = rows // 2
+        if rows != 2 * self.images:
+            # Guidance is off in this step, or this is an extra call, as skip-layer guidance makes.
+            self.asked = max(self.asked, 1)
+            return self._computed(args, inputs)
+        if self.asked == 2:
+            raise _another_pipeline()
+        self.asked = 2
+        if not self.late:
+            return self._computed(args, inputs, predictions=2)
+        if self.gate.after == "null":
+            return self._computed((), self._with_null(args, inputs), predictions=2)
+        family = self.gate.family
+        half = slice(self.images) if family.conditional_first else slice(self.images, None)
+        conditional = {
+            # Lists have an element a row (Z-Image's); inside dicts, one an IP-Adapter.
+            name: value[half]
+            if isinstance(value, list)
+            else _rows(value, half, rows, family.batch_dims.get(name, 0))
+            for name, value in self._named(args, inputs).items()
+        }
+        return _doubled(self._computed((), conditional))
+
+    def _first(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
+        """Return the conditional prediction; that of step 0 from memory, if it is known."""
+        first = self.gate.first
+        if first is None or self.step > 0:
+            return self._computed(args, inputs)
+        if first.value is None:
+            first.value = self._computed(args, inputs)
+        else:
+            self.gate.recalled += 1
+        return first.value
+
+    def _computed(self, args: tuple[Any, ...], inputs: dict[str, Any], predictions: int = 1) -> Any:
+        output = self.compute(*args, **inputs)
+        self.gate.forwards += predictions
+        return output
+
+    def _with_null(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return this step's inputs with the null prompt in the negative's place."""
+        live = {name: part for name, part in self._named(args, inputs).items() if name in LIVE}
+        named = self.null | live
+        if "kv_cache_mode" in self.null:  # Qwen-Image-2.1: the first null prediction fills a cache
+            self.null["kv_cache_mode"] = "cached"
+        return named
+
+    def _named(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(self.names, args, strict=False)) | inputs
+
+    def _row_count(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> int:
+        """Return how many rows the denoiser is asked for: images, or twice as many."""
+        named = self._named(args, inputs)
+        return len(next(named[name] for name in self.names if name in LIVE and name in named))
+
+
+def _another_pipeline() -> ConfigError:
+    """Return the refusal of a call inside the call, by a pipeline that no gate stands before."""
+    return ConfigError(
+        "the denoiser was asked for more predictions than one step has: a pipeline that shares it "
+        "was called from inside this call; let this one end first"
+    )
+
+
+def remedy(family: Family) -> str:
+    """Say how a call of this family takes a negative prompt."""
+    negative = (
+        "negative_prompt (or its embeddings)"
+        if family.takes_text
+        else "negative_prompt_embeds, from pipe.encode_prompt(negative)[0]"
+    )
+    scale = "pipe.guider.guidance_scale" if family.scale == "guider" else family.scale
+    return f"call {family.pipeline} with {negative} and {scale} greater than {family.scale_off:g}"
+
+
+def input_names(denoiser: Any) -> list[str]:
+    """Return the names of a denoiser's inputs, in the order of its forward."""
+    model = getattr(denoiser, "_orig_mod", denoiser)  # torch.compile wraps
+    return list(inspect.signature(type(model).forward).parameters)[1:]
+
+
+def _forget_momentum(pipe: Pipeline) -> None:
+    """Keep a guider's memory of earlier guidance out of steps that are to have none."""
+    for name in ("guider", "ocr_guider"):
+        if getattr(getattr(pipe, name, None), "momentum_buffer", None) is not None:
+            getattr(pipe, name).momentum_buffer = None
+
+
+def _rows(value: Any, half: slice, rows: int, dimension: int) -> Any:
+    """Return the given rows of everything in `value` that has a row for each of `rows`."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        if value.ndim <= dimension or value.shape[dimension] != rows:
+            return value
+        return value[(slice(None),) * dimension + (half,)]
+    if isinstance(value, dict):
+        return {key: _rows(part, half, rows, dimension) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rows(part, half, rows, dimension) for part in value]
+    return value
+
+
+def _doubled(output: Any) -> Any:
+    """Return a denoiser's output with each row twice, as if both halves had been computed."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return torch.cat([output, output])
+    if isinstance(output, list):
+        return output + output
+    return tuple(_doubled(part) for part in output)

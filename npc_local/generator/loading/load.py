@@ -1,0 +1,200 @@
+"""A pipeline directory on disk to a pipeline on its device, as `[generators.NAME]` says.
+
+Nothing is fetched, no code from the directory is run, and only safetensors and GGUF are read.
+Every option that does not fit the model or the machine is refused with what would fit. Leaves
+out: checking the directory (`directory`), calling the pipeline (`sampling`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from npc_local.core.config.settings import GeneratorSettings
+from npc_local.core.device import resolve_device
+from npc_local.core.errors import ConfigError, ModelFilesError
+from npc_local.core.files.model_directory import read_json
+from npc_local.core.offline.switches import go_offline
+from npc_local.generator.families import family_of
+from npc_local.generator.family import Family, Pipeline, denoiser_of
+from npc_local.generator.loading.directory import INDEX
+from npc_local.generator.loading.library_errors import LIBRARY_FAILS, fits
+from npc_local.generator.loading.loras import add_loras
+from npc_local.generator.loading.quantization import gguf_denoiser, quantization
+
+
+def load(settings: GeneratorSettings) -> Pipeline:
+    """Load the pipeline of a checked directory and place it on its device.
+
+    Raises:
+        ConfigError: an option does not fit the model, the device or what is installed.
+        ModelFilesError: diffusers cannot load the directory.
+    """
+    go_offline()
+    import diffusers
+    import torch
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = resolve_device(settings.device)
+    _check_dtype(device, settings.dtype)
+    pipe = _from_directory(settings)
+    pipe.set_progress_bar_config(disable=True)
+    add_loras(pipe, settings.loras)
+    denoiser = denoiser_of(pipe)
+    if settings.attention is not None:
+        _attend(denoiser, settings.attention, device, getattr(torch, settings.dtype))
+    if settings.vae_tiling:
+        with fits("vae_tiling = true"):
+            pipe.vae.enable_tiling()
+    if settings.cache is not None:
+        _try_cache(denoiser, late_cache(settings, family_of(type(pipe))), settings.cache.kind)
+    _place(pipe, device, settings.offload)
+    if settings.compile:
+        with fits("compile = true"):
+            if device == "cpu":
+                from torch._inductor.cpp_builder import get_cpp_compiler
+
+                get_cpp_compiler()  # raises if there is none, before the first image would
+            denoiser.compile_repeated_blocks()
+    return pipe
+
+
+def late_cache(settings: GeneratorSettings, family: Family) -> Callable[[], Any] | None:
+    """Return what makes diffusers' cache configuration for the late steps; None: no cache.
+
+    Raises:
+        ConfigError: diffusers has no such cache for this family.
+    """
+    cache = settings.cache
+    if cache is None:
+        return None
+    kind = f"cache: kind = {cache.kind!r}"
+    if not family.caches:
+        raise ConfigError(
+            f"{kind}: diffusers' caches do not work with {family.pipeline}; leave cache out"
+        )
+    if cache.kind == "mag" and family.pipeline != "FluxPipeline":
+        raise ConfigError(
+            f"{kind} is measured for FLUX.1 only; use 'first-block' for {family.name}"
+        )
+    late = settings.steps - settings.negative_steps
+
+    def make() -> Any:
+        import diffusers
+        from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, nearest_interp
+
+        classes: Any = diffusers
+        if cache.kind == "first-block":
+            return classes.FirstBlockCacheConfig(threshold=cache.threshold)
+        # One ratio a step; the cache begins counting with the first late one.
+        ratios = nearest_interp(FLUX_MAG_RATIOS, settings.steps)[settings.negative_steps :]
+        return classes.MagCacheConfig(
+            threshold=cache.threshold, num_inference_steps=late, mag_ratios=ratios
+        )
+
+    return make if late > 0 else None
+
+
+def _from_directory(settings: GeneratorSettings) -> Pipeline:
+    """Load all parts of a pipeline, quantised where asked for."""
+    import diffusers
+    import torch
+    from safetensors import SafetensorError
+
+    dtype = getattr(torch, settings.dtype)
+    index = read_json(settings.path / INDEX)
+    kind = getattr(diffusers, index["_class_name"])
+    options: dict[str, Any] = {}
+    try:
+        if settings.gguf is not None:
+            options |= gguf_denoiser(settings, index)
+        if settings.quantization is not None:
+            options["quantization_config"] = quantization(settings, index, dtype)
+        return kind.from_pretrained(
+            settings.path, local_files_only=True, use_safetensors=True, dtype=dtype, **options
+        )
+    except (*LIBRARY_FAILS, SafetensorError) as error:
+        raise ModelFilesError(f"{settings.path}: cannot be loaded: {error}") from error
+
+
+def _attend(denoiser: Any, backend: str, device: str, dtype: Any) -> None:
+    """Choose what computes the denoiser's attention, and try it out."""
+    import torch
+    from diffusers.models.attention_dispatch import (
+        AttentionBackendName,
+        attention_backend,
+        dispatch_attention_fn,
+    )
+
+    setting = f"attention = {backend!r}"
+    known = [one.value for one in AttentionBackendName if not one.value.endswith("_hub")]
+    if backend not in known:
+        raise ConfigError(
+            f"{setting}: there is none, or it is fetched from the hub, which never happens here; "
+            f"choose one of {', '.join(known)}"
+        )
+    processors = [getattr(part, "processor", None) for part in denoiser.modules()]
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+        raise ConfigError(f"{setting}: {type(denoiser).__name__} takes none; leave attention out")
+    # The context keeps the choice from becoming the default of all other models.
+    with fits(setting), attention_backend(backend):
+        denoiser.set_attention_backend(backend)
+        one = torch.zeros(1, 16, 1, 64, device=device, dtype=dtype)
+        dispatch_attention_fn(one, one, one, backend=AttentionBackendName(backend))
+
+
+def _try_cache(denoiser: Any, make: Callable[[], Any] | None, kind: str) -> None:
+    """Refuse a cache that diffusers knows no blocks of this denoiser for."""
+    if make is not None:
+        with fits(f"cache: kind = {kind!r}"):
+            denoiser.enable_cache(make())
+            denoiser.disable_cache()
+
+
+def _place(pipe: Pipeline, device: str, offload: str) -> None:
+    """Move the pipeline to its device, or let it be moved there part by part."""
+    if offload != "none" and device == "cpu":
+        raise ConfigError(f"offload = {offload!r} needs a GPU; this generator runs on the CPU")
+    import torch
+
+    try:
+        if offload == "model":
+            pipe.enable_model_cpu_offload(device=device)
+        elif offload == "sequential":
+            pipe.enable_sequential_cpu_offload(device=device)
+        elif offload == "group":
+            pipe.enable_group_offload(
+                onload_device=torch.device(device),
+                offload_type="leaf_level",
+                use_stream=device.startswith("cuda"),
+            )
+        else:
+            pipe.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"the model does not fit into the memory of {device!r} with offload = {offload!r}: "
+            "set offload = 'model' ('sequential' needs least), dtype = 'bfloat16', quantization or "
+            "gguf, or free the device of other programs"
+        ) from error
+    except LIBRARY_FAILS as error:
+        raise ConfigError(
+            f"device {device!r} with offload = {offload!r} cannot be used: {error}"
+        ) from error
+
+
+def _check_dtype(device: str, dtype: str) -> None:
+    """Refuse a device that is not there, and a dtype that it cannot compute in."""
+    import torch
+
+    for kind in ("float32", dtype):
+        try:
+            sides = torch.ones(2, 2, dtype=getattr(torch, kind), device=device)
+            torch.nn.functional.conv2d(sides[None, None] @ sides, sides[None, None])
+        except LIBRARY_FAILS as error:
+            what = f"device {device!r}" if kind == "float32" else f"dtype {kind} on {device!r}"
+            raise ConfigError(f"{what} cannot be used: {error}") from error

@@ -1,0 +1,363 @@
+"""Images from a pipeline in memory, one call an image, with the negative in the first steps only.
+
+Draws the noise, keeps what attempts share (encoded texts, the first prediction), counts the work,
+climbs down the ladder when memory runs out, and turns every failure into one of ours. Leaves out:
+how a negative is confined (`gate`), and where a pipeline comes from (`loading`).
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from npc_local.core.errors import ConfigError, DeviceLostError, GeneratorError, PromptError
+from npc_local.core.records import Render, Shot
+from npc_local.generator.early_negative.gate import Gate, check_true_cfg_scale, gated
+from npc_local.generator.early_negative.guided_call import FirstPrediction
+from npc_local.generator.early_negative.text_memo import TextMemo
+from npc_local.generator.families import family_of, refuse_distilled
+from npc_local.generator.family import After, Family, Pipeline, denoiser_of
+from npc_local.generator.fingerprint import pipeline_fingerprint
+from npc_local.generator.out_of_memory import LADDER, is_device_lost, is_out_of_memory
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_MODEL_FAILS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+# First predictions kept, so that prompts that are corrected at the same time all reuse theirs. One
+# is as large as a latent: 0.5 MB for FLUX.1 at 1024 x 1024 in bfloat16.
+_FIRSTS = 128
+# Arguments of a pipeline call that are set for each image, or that would change what comes back.
+_OURS = re.compile(
+    r"(negative_)?(pooled_)?prompt(_\d|_embeds.*|_attention_mask.*)?|generator|latents"
+    r"|num_images_per_prompt|output_type|return_dict|callback.*"
+)
+
+
+class PipelineGenerator:
+    """Makes images with a diffusers pipeline that is loaded already; a `Generator`.
+
+    A shot without a negative is made as the model's makers make it: without CFG when `after` is
+    "off", against the null prompt in every step when it is "null". Each image has a call of its
+    own and noise of its own, drawn on the CPU from its seed, so that none depends on the company
+    it is made in.
+
+    Encoded texts and first predictions are kept: whoever changes the pipeline (a LoRA, a scheduler)
+    makes a new `PipelineGenerator` of it.
+
+    Attributes:
+        pipe: the pipeline. It is called, never changed for good, unless memory runs out.
+        on_step: called after each denoising step with (steps done, steps in all).
+        fallbacks: what was switched on, so far, to get along with the memory.
+    """
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        *,
+        true_cfg_scale: float | None = None,
+        negative_steps: int = 3,
+        after: After | None = None,
+        allow_distilled: bool = False,
+        late_cache: Callable[[], Any] | None = None,
+        **arguments: Any,
+    ) -> None:
+        """Check that this pipeline can take a negative prompt this way.
+
+        Args:
+            pipe: of one of `families.FAMILIES`.
+            true_cfg_scale: s in n + s * (p - n), whatever the pipeline's own scale looks like;
+                None takes the family's.
+            negative_steps: denoising steps that the negative acts in, at least 1.
+            after: as for `gate.early_negative`.
+            allow_distilled: go on with a checkpoint that looks distilled.
+            late_cache: makes the configuration of one of diffusers' caches, which is on in the
+                late steps only, so that every early step is computed in full.
+            arguments: of the pipeline call, the same for every image: num_inference_steps, height,
+                width, guidance_scale where it is an input of the model, ...
+
+        Raises:
+            ConfigError: the pipeline would ignore a negative, or an argument is not one of its.
+        """
+        self.family = family_of(type(pipe))
+        if not allow_distilled:
+            refuse_distilled(self.family, pipe)
+        scale = _default_scale(self.family, pipe) if true_cfg_scale is None else true_cfg_scale
+        check_true_cfg_scale(scale)
+        if negative_steps < 1:
+            raise ConfigError(f"negative_steps = {negative_steps} would ignore the negative prompt")
+        self.pipe = pipe
+        self.on_step: Callable[[int, int], None] | None = None
+        self.fallbacks: tuple[str, ...] = ()
+        self._scale = scale
+        self._steps = negative_steps
+        self._after: After = self.family.after if after is None else after
+        self._late_cache = late_cache
+        self._arguments = {**self.family.fixed, **_checked(self.family, pipe, arguments)}
+        self._memo = TextMemo()
+        self._firsts: OrderedDict[tuple[str, int], FirstPrediction] = OrderedDict()
+
+    def generate(self, shots: Sequence[Shot]) -> list[Render]:
+        """Make one image a shot, in order; the same shot gives the same bytes.
+
+        Raises:
+            DeviceLostError: the GPU has failed for good; this process can make no more images.
+            GeneratorError: out of memory, the model failed, or it made no usable picture.
+            PromptError: a text is longer than the model reads, or a negative is its own prompt.
+        """
+        return [self._render(shot) for shot in shots]
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the settings, the library versions and all weights in memory."""
+        cache = None if self._late_cache is None else self._late_cache()
+        chosen = self._scale, self._steps, self._after, sorted(self._arguments.items()), cache
+        return pipeline_fingerprint(self.pipe, chosen)
+
+    def _render(self, shot: Shot) -> Render:
+        """Make one image, or raise a GeneratorError that says why there is none."""
+        self._check_texts(shot)
+        start = time.perf_counter()
+        before, tried = self.fallbacks, tuple[str, ...]()
+        found = self._tried(shot)
+        for name, step in LADDER:
+            if found is not None:
+                break
+            # Out here, because the caught error kept the tensors of its frames alive.
+            self.free()
+            if step is None or step(self.pipe):
+                tried += (name,)
+                found = self._tried(shot)
+                if step is not None:  # it stays on
+                    self.fallbacks += (name,)
+        if found is None:
+            self.free()
+            raise GeneratorError(self._out_of_memory(tried))
+        pixels, forwards = found
+        if pixels.shape[-1] == 4:  # Qwen-Image-2.1 draws transparency: show it on white
+            pixels = 1 - pixels[..., 3:] * (1 - pixels[..., :3])
+        self._check_size(pixels)
+        _check_picture(pixels, str(self.pipe.dtype).removeprefix("torch."))
+        return Render(
+            image=self.pipe.numpy_to_pil(pixels)[0],
+            forwards=forwards,
+            seconds=time.perf_counter() - start,
+            fallbacks=tuple(dict.fromkeys((*before, *tried))),
+        )
+
+    def _tried(self, shot: Shot) -> tuple[np.ndarray[Any, Any], int] | None:
+        """Return the picture, (H, W, 3) floats in [0, 1], and its forwards; None: out of memory."""
+        try:
+            return self._sample(shot)
+        except _MODEL_FAILS as error:
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                return None
+            if is_device_lost(error):
+                raise DeviceLostError(f"the GPU failed while making an image: {error}") from error
+            raise GeneratorError(f"the model failed: {error}") from error
+
+    def _sample(self, shot: Shot) -> tuple[np.ndarray[Any, Any], int]:
+        import torch
+
+        pipe = self.pipe
+        gate = Gate(
+            pipe,
+            self.family,
+            self._steps,
+            self._after,
+            confines=shot.negative is not None,
+            first=self._first_of(shot),
+            on_step=self.on_step,
+            on_late=self._enable_cache if self._late_cache is not None else None,
+            memo=self._memo,
+        )
+        arguments = {
+            **self._arguments,
+            "prompt": shot.prompt,
+            "generator": torch.Generator("cpu").manual_seed(shot.seed),
+            "output_type": "np",
+        }
+        guides = shot.negative is not None or self._after == "null"
+        scale = self.family.native_scale(self._scale) if guides else self.family.scale_off
+        with ExitStack() as stack:
+            if self.family.scale == "guider":
+                stack.enter_context(_guider_at(pipe, scale))
+            else:
+                arguments[self.family.scale] = scale
+            if shot.negative is not None:
+                arguments |= self._negative_arguments(shot.negative)
+            elif guides and self.family.null is not None:
+                arguments["negative_prompt"] = self.family.null
+            stack.callback(self._disable_cache)
+            stack.enter_context(gated(gate))
+            result = pipe(**arguments)
+        if any(getattr(result, "nsfw_content_detected", None) or ()):
+            raise GeneratorError(
+                "the pipeline's safety checker blacked the image out; another seed may pass, or "
+                "load the pipeline without its safety_checker"
+            )
+        # What is known from another image counts as well: an image takes the same number whatever
+        # was made before it, in this process or in one that was killed.
+        return result.images[0], gate.forwards + gate.recalled
+
+    def _enable_cache(self) -> None:
+        if self._late_cache is not None:
+            denoiser_of(self.pipe).enable_cache(self._late_cache())
+
+    def _disable_cache(self) -> None:
+        denoiser = denoiser_of(self.pipe)
+        if self._late_cache is not None and denoiser.is_cache_enabled:
+            denoiser.disable_cache()
+
+    def _negative_arguments(self, negative: str) -> dict[str, Any]:
+        """Return the call arguments of a negative prompt, as text where the pipeline takes it."""
+        if self.family.takes_text:
+            return {"negative_prompt": negative}
+        import torch
+
+        encode = self.pipe.encode_prompt
+        named = inspect.signature(encode).parameters
+        given = {name: value for name, value in self._arguments.items() if name in named}
+        with torch.no_grad(), self._memo.over(self.pipe):
+            return {"negative_prompt_embeds": encode(negative, **given)[0]}
+
+    def _first_of(self, shot: Shot) -> FirstPrediction | None:
+        """Return what remembers the first prediction of this prompt and seed, for the last few."""
+        if not self.family.reuses_first:
+            return None
+        key = shot.prompt, shot.seed
+        first = self._firsts.setdefault(key, FirstPrediction())
+        self._firsts.move_to_end(key)
+        if len(self._firsts) > _FIRSTS:
+            self._firsts.popitem(last=False)
+        return first
+
+    def _check_texts(self, shot: Shot) -> None:
+        """Refuse texts that would be cut short, and a negative that cancels its prompt."""
+        if shot.negative is not None and shot.negative.strip() == shot.prompt.strip():
+            raise PromptError(
+                f"the negative prompt is the prompt itself, which it would cancel: "
+                f"{shot.negative[:60]!r}"
+            )
+        tokenizer = getattr(self.pipe, self.family.tokenizer, None)
+        limit = self._arguments.get("max_sequence_length", self.family.reads)
+        if limit is None:
+            limit = _default(self.pipe, "max_sequence_length")
+        if tokenizer is None and getattr(self.pipe, "tokenizer", None) is not None:
+            # Stable Diffusion 3.5 without its T5: CLIP is all that reads.
+            tokenizer = self.pipe.tokenizer
+            limit = tokenizer.model_max_length
+        if tokenizer is None or limit is None:
+            return
+        limit -= self.family.template_tokens
+        own = " beside its own template" if self.family.template_tokens else ""
+        for kind, text in (("prompt", shot.prompt), ("negative prompt", shot.negative or "")):
+            length = len(tokenizer(text).input_ids)
+            if length > limit:
+                raise PromptError(
+                    f"the {kind} is {length} tokens long, the generator reads {max(limit, 0)}"
+                    f"{own} (max_sequence_length); shorten it: {text[:60]!r}..."
+                )
+
+    def _check_size(self, pixels: np.ndarray[Any, Any]) -> None:
+        """Refuse a size that the pipeline changes of its own accord, as HiDream's does."""
+        asked = self._arguments.get("height"), self._arguments.get("width")
+        made = pixels.shape[:2]
+        if None not in asked and asked != made:
+            raise ConfigError(
+                f"size {asked[1]} x {asked[0]}: {self.family.name} makes {made[1]} x {made[0]} of "
+                "it; ask for a size that it makes"
+            )
+
+    def free(self) -> None:
+        """Drop what is kept to save time, and give unused memory back to the device."""
+        import torch
+
+        self._memo = TextMemo()
+        self._firsts.clear()
+        # A call that fails leaves the model that was computing on the device.
+        self.pipe.maybe_free_model_hooks()
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def _out_of_memory(self, tried: tuple[str, ...]) -> str:
+        size = " x ".join(str(self._arguments.get(side, "?")) for side in ("width", "height"))
+        device, dtype = self.pipe._execution_device, str(self.pipe.dtype).removeprefix("torch.")
+        return (
+            f"out of memory on {device} while making a {size} image in {dtype} "
+            f"(tried in turn: {', '.join(tried)}); free the device of other programs, or choose a "
+            "smaller size, dtype bfloat16, quantization, or another device"
+        )
+
+
+@contextmanager
+def _guider_at(pipe: Pipeline, scale: float) -> Iterator[None]:
+    """Give the pipeline's guider a scale for one call; at 1 it does not guide.
+
+    Raises:
+        ConfigError: the pipeline has none, as guidance-distilled checkpoints do.
+    """
+    guiders = [one for one in (pipe.guider, pipe.ocr_guider) if one is not None]
+    if not guiders:
+        raise ConfigError(f"this {type(pipe).__name__} has no guider, so it ignores a negative")
+    before = [guider.guidance_scale for guider in guiders]
+    for guider in guiders:
+        guider.guidance_scale = scale
+    try:
+        yield
+    finally:
+        for guider, old in zip(guiders, before, strict=True):
+            guider.guidance_scale = old
+
+
+def _default(pipe: Pipeline, argument: str) -> Any:
+    """Return the default of a pipeline call's argument; None if it has no such argument."""
+    found = inspect.signature(type(pipe).__call__).parameters.get(argument)
+    return None if found is None else found.default
+
+
+def _default_scale(family: Family, pipe: Pipeline) -> float:
+    """Return the true-CFG scale that the family is used with."""
+    if family.default_scale is not None:
+        return family.default_scale
+    if family.scale == "guider":
+        return float(pipe.guider.guidance_scale) if pipe.guider is not None else 3.5
+    return float(_default(pipe, family.scale)) + 1 - family.scale_off
+
+
+def _checked(family: Family, pipe: Pipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return call arguments, or refuse those that the pipeline does not take or that are ours."""
+    takes = inspect.signature(type(pipe).__call__).parameters
+    for name in arguments:
+        if _OURS.fullmatch(name):
+            raise ConfigError(f"argument {name!r} is set for each image; leave it out")
+        if name == family.scale:
+            raise ConfigError(f"argument {name!r}: give the scale as true_cfg_scale")
+        if name not in takes:
+            raise ConfigError(f"{type(pipe).__name__} takes no argument {name!r}")
+    multiple = getattr(pipe, "vae_scale_factor", 8) * family.size_multiple
+    for side in ("height", "width"):
+        size = arguments.get(side)
+        if size is not None and (not isinstance(size, int) or size % multiple):
+            raise ConfigError(f"{side} = {size!r}: must be a multiple of {multiple} for this model")
+    return dict(arguments)
+
+
+def _check_picture(pixels: np.ndarray[Any, Any], dtype: str) -> None:
+    """Refuse a picture that is not a number somewhere, or black everywhere."""
+    import numpy as np
+
+    for fault, found in (
+        ("pixels that are not numbers", not np.isfinite(pixels).all()),
+        ("an all-black image", not pixels.any()),
+    ):
+        if found:
+            raise GeneratorError(
+                f"the model made {fault} in {dtype}: its values overflowed or its weights are "
+                "damaged; try dtype bfloat16 or float32, or copy the model again"
+            )

@@ -1,0 +1,265 @@
+"""From a resolved profile to an open `Components`: backends checked before work and closed after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from npc_local.agents import Rules
+from npc_local.backends import open_backend
+from npc_local.backends.base import Backend
+from npc_local.backends.recording import RecordedBackend
+from npc_local.core.config.load import ResolvedProfile
+from npc_local.core.config.settings import BackendSettings, EncoderSettings
+from npc_local.core.errors import ConfigError
+from npc_local.core.offline.egress import permit
+from npc_local.generator.base import Generator
+from npc_local.run.gpu_sharing import GpuSharing, Phases, Side
+from npc_local.run.stages import Components
+from npc_local.salience.base import Scorer
+from npc_local.salience.encoders.text_encoder import Source
+
+if TYPE_CHECKING:
+    from npc_local.backends.vllm.server import VllmServer
+
+
+@asynccontextmanager
+async def open_components(
+    profile: ResolvedProfile,
+    *,
+    generator: Generator | None = None,
+    scorer: Scorer | None = None,
+    logs: Path | None = None,
+    judge: str | None = None,
+) -> AsyncIterator[Components]:
+    """Open everything that `profile` names, each backend once; `generator`, `scorer` replace its.
+
+    Servers start here, one after the other; model directories are checked here, and the generator
+    and the encoder load with their first use, so that nothing allocates while a server measures
+    how much memory it may take. `logs` is the directory for what models answer, word for word
+    (NAME.replies.jsonl), and for the logs of servers that are started (NAME.log). `judge` is the
+    one of the profile's backends that judges results, if any does.
+
+    Raises:
+        ConfigError: an entry points at something that cannot be used.
+        BackendError: a backend cannot serve now.
+        ModelFilesError: a model directory is missing, incomplete or damaged.
+    """
+    async with AsyncExitStack() as stack:
+        others: list[Generator] = []
+        if generator is None:
+            generator, *others = _generators(profile)
+        shared = False
+        if scorer is None:
+            scorer, shared = _open_scorer(profile, generator)
+        phases = _Phases(profile, generator, scorer) if profile.gpu == "phased" else None
+        seeing = {profile.verifier, profile.captioner, judge}
+        backends: dict[str, Backend] = {}
+        for name, settings in profile.backends.items():
+            log = None if logs is None else logs / f"{name}.log"
+            agent = _opened(name, settings, log=log, sees=name in seeing, phases=phases)
+            backends[name] = await stack.enter_async_context(agent)
+        sides = None
+        if phases is not None:
+            await phases.begin()
+            sides = phases.sides()
+            stack.push_async_callback(sides.turns.close)
+        for name, backend in backends.items():
+            async with nullcontext() if sides is None else sides.for_agent(name):
+                await backend.check()
+        yield Components(
+            generator=generator,
+            verifier=backends[profile.verifier],
+            captioner=backends[profile.captioner],
+            proposer=backends[profile.proposer],
+            scorer=scorer,
+            rules=Rules(profile.strictness, profile.votes, profile.proposals),
+            more_generators=tuple(others),
+            shared_encoder=shared,
+            phases=sides,
+            judge=None if judge is None else backends[judge],
+        )
+
+
+@asynccontextmanager
+async def open_agent(
+    name: str, settings: BackendSettings, *, sees: bool = True
+) -> AsyncIterator[Backend]:
+    """Open one backend for a single role, have it checked, and close it at the end.
+
+    Args:
+        name: the entry's name.
+        settings: the entry.
+        sees: whether it is asked about images.
+
+    Raises:
+        ConfigError: the entry points at something that cannot be used.
+        BackendError: the backend cannot serve now.
+        ModelFilesError: its model directory is missing, incomplete or damaged.
+    """
+    async with _opened(name, settings, log=None, sees=sees, phases=None) as backend:
+        await backend.check()
+        yield backend
+
+
+@asynccontextmanager
+async def _opened(
+    name: str,
+    settings: BackendSettings,
+    *,
+    log: Path | None,
+    sees: bool,
+    phases: _Phases | None,
+) -> AsyncIterator[Backend]:
+    """Open one backend without a check, and close it at the end."""
+    async with AsyncExitStack() as stack:
+        backend = open_backend(name, settings, log=log, sees=sees)
+        if settings.kind == "openai" and settings.allow_network and settings.base_url:
+            stack.enter_context(permit(settings.base_url))
+        stack.push_async_callback(backend.aclose)
+        if phases is not None:
+            phases.take_in(backend, settings)
+        if log is not None and settings.kind in ("vllm", "openai"):
+            backend = RecordedBackend(backend, log.with_suffix(".replies.jsonl"))
+        yield backend
+
+
+class _Phases:
+    """The two sides of gpu = "phased": generator and encoder, and the servers of the agents."""
+
+    def __init__(self, profile: ResolvedProfile, generator: Generator, scorer: Scorer) -> None:
+        """Take the images' side; the agents' servers come in one by one.
+
+        Raises:
+            ConfigError: the generator cannot give the GPU back.
+        """
+        if not hasattr(generator, "leave_device"):
+            raise ConfigError(
+                f'profiles.{profile.name}: gpu = "phased" needs a generator that gives the GPU '
+                'back, as the profile\'s own does; choose gpu = "resident" for a pipeline of yours'
+            )
+        self._name = profile.name
+        self._generator, self._scorer = generator, scorer
+        self._servers: dict[str, VllmServer] = {}
+
+    def sides(self) -> Phases:
+        """Return both sides, for whoever takes turns."""
+        images = Side("images", self._enter_images, self._leave_images)
+        agents = Side("agents", self._enter_agents, self._leave_agents)
+        return Phases(GpuSharing(), images, agents, frozenset(self._servers))
+
+    def take_in(self, backend: Backend, settings: BackendSettings) -> None:
+        """Have a backend answer in turns, if it needs the GPU.
+
+        Raises:
+            ConfigError: a server that runs already may hold the GPU and cannot be stopped.
+        """
+        if settings.kind not in ("vllm", "openai") or (
+            settings.kind == "openai" and settings.allow_network
+        ):
+            return  # in this process, or on other machines
+        server = getattr(backend, "server", None)
+        if server is None:
+            raise ConfigError(
+                f'profiles.{self._name}: gpu = "phased": backends.{backend.name} has a base_url, '
+                'so its server cannot be stopped; give it a [server], or choose gpu = "resident"'
+            )
+        self._servers[backend.name] = server
+
+    async def begin(self) -> None:
+        """Have the images' side leave what it may hold from an earlier run."""
+        await self._leave_images()
+
+    async def _enter_agents(self) -> None:
+        for (
+            server
+        ) in self._servers.values():  # one after the other: each measures what memory is free
+            await server.wake()
+
+    async def _leave_agents(self) -> None:
+        results = await asyncio.gather(
+            *(server.sleep() for server in self._servers.values()), return_exceptions=True
+        )
+        for result in results:  # all of them have been asked
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _enter_images(self) -> None:
+        await asyncio.to_thread(_tell, self._generator, "enter_device")
+
+    async def _leave_images(self) -> None:
+        # The encoder first: it may share the generator's models.
+        for part in (self._scorer, self._generator):
+            await asyncio.to_thread(_tell, part, "leave_device")
+
+
+def _tell(part: object, what: str) -> None:
+    """Have a part of ours do something; one of the user's may not know it."""
+    act = getattr(part, what, None)
+    if act is not None:
+        act()
+
+
+def _generators(profile: ResolvedProfile) -> list[Generator]:
+    """Open the profile's generator on each of its devices.
+
+    Raises:
+        ConfigError: they are to take turns with the agents, on one GPU.
+        ModelFilesError: the model's directory is missing, incomplete or damaged.
+    """
+    from npc_local.generator.diffusers_generator import DiffusersGenerator
+
+    settings = profile.generator
+    if settings.more_devices and profile.gpu == "phased":
+        raise ConfigError(
+            f'profiles.{profile.name}: gpu = "phased" is for one GPU, and its generator has '
+            'more_devices; leave them out, or choose gpu = "resident"'
+        )
+    devices = [settings.device, *settings.more_devices]
+    return [DiffusersGenerator(settings.model_copy(update={"device": one})) for one in devices]
+
+
+def _open_scorer(profile: ResolvedProfile, generator: Generator) -> tuple[Scorer, bool]:
+    """Open the profile's encoder; one that the generator holds anyway is not loaded twice.
+
+    Returns:
+        The scorer, and whether it computes on the generator's encoder.
+    """
+    from npc_local.salience.scorer import SalienceScorer
+
+    source = _held_by(generator, profile.encoder)
+    return SalienceScorer.open(profile.encoder, source), source is not None
+
+
+def _held_by(generator: Generator, encoder: EncoderSettings) -> Source | None:
+    """Return the encoder as a part of the generator's pipeline, if it is one."""
+    from npc_local.generator.diffusers_generator import DiffusersGenerator
+    from npc_local.generator.pipeline_generator import PipelineGenerator
+    from npc_local.salience.encoders.text_encoder import TextEncoder, from_generator
+
+    part = encoder.text_encoder
+    if isinstance(generator, DiffusersGenerator) and encoder.is_held_by(generator.settings):
+        bits = generator.settings.quantization
+        quantized = bits is not None and part in bits.components
+        return from_generator(
+            encoder,
+            lambda: generator.pipe,
+            bits.model_dump(mode="json") if bits is not None and quantized else None,
+        )
+    if isinstance(generator, PipelineGenerator) and encoder.kind == "t5" and encoder.is_pair():
+        # A pipeline of the user's, loaded from the very directory that the encoder names. What has
+        # been done to it since is not known: its word vectors are not kept on disk.
+        pipe = generator.pipe
+        home, model = getattr(pipe, "name_or_path", None), getattr(pipe, part, None)
+        same = home and Path(home).resolve() == encoder.path.resolve()
+        if same and str(getattr(model, "dtype", None)) == f"torch.{encoder.dtype}":
+            return Source(
+                lambda: TextEncoder.of_pipeline(encoder, pipe),
+                generator.fingerprint,
+                cached=False,
+                owned=False,
+            )
+    return None

@@ -1,0 +1,259 @@
+"""Every step of the method, done once: looked up in the journal, else queued, done, and kept.
+
+Many prompts share one `Stages`. Which step comes when is left to `loop`, who has a generator or a
+GPU when to `resources`, how an answer is kept to `journal`, what an agent is asked to `roles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from PIL.Image import Image
+
+from npc_local import agents as roles
+from npc_local.agents import Proposals
+from npc_local.backends.base import Backend
+from npc_local.core import costs as meter
+from npc_local.core.errors import NpcError, StorageError
+from npc_local.core.hashing import CODE, code_digest, digest, plain
+from npc_local.core.records import (
+    Candidate,
+    Caption,
+    Checklist,
+    Negative,
+    Proposal,
+    Render,
+    Shot,
+    Verdict,
+)
+from npc_local.generator.base import Generator
+from npc_local.run.executor import Executor
+from npc_local.run.gpu_sharing import Phases
+from npc_local.run.journal.codecs import Codec, Unreadable, codec_of
+from npc_local.run.journal.journal import Failure, Journal, Row
+from npc_local.run.single_flight import SingleFlight
+from npc_local.salience.base import Scorer
+
+T = TypeVar("T")
+Work = Callable[[], Awaitable[T]]
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """Who plays: the generator, the three agents, and the scorer that ranks; and by which rules.
+
+    Attributes:
+        generator: makes the images.
+        verifier: derives checklists and judges images.
+        captioner: describes images.
+        proposer: proposes negative prompts.
+        scorer: ranks them.
+        rules: how verdicts and proposals come about.
+        more_generators: the same generator on further devices: it must not matter who makes an
+            image.
+        shared_encoder: the scorer computes on the generator's text encoder, so that both need one
+            thread.
+        phases: the two sides of one GPU, where the agents' models and the generator's share it.
+        judge: who is asked about results, in a benchmark whose judge is a backend.
+    """
+
+    generator: Generator
+    verifier: Backend
+    captioner: Backend
+    proposer: Backend
+    scorer: Scorer
+    rules: roles.Rules = field(default_factory=roles.Rules)
+    more_generators: tuple[Generator, ...] = ()
+    shared_encoder: bool = False
+    phases: Phases | None = None
+    judge: Backend | None = None
+
+
+class Stages:
+    """The steps of the method with one cast, for one event loop.
+
+    Without a journal nothing is looked up or kept, no key is computed, and no file is hashed. With
+    one, a step that is asked for twice, at once or later, is done once. Whoever is cancelled stops
+    waiting; a step that nobody waits for any more is cancelled, except that a generator finishes
+    its image and an answer that is there is still kept. An error is never kept as an answer: all
+    who wait see it, and the next request tries again.
+
+    Attributes:
+        cast: who plays.
+    """
+
+    def __init__(
+        self, cast: Components, journal: Journal | None = None, *, agents: int = 1
+    ) -> None:
+        """Take the cast.
+
+        Args:
+            cast: who plays; open until the last step has ended.
+            journal: keeps the answers; None keeps none.
+            agents: steps of agents under way at once; the votes of one verdict count as one.
+        """
+        if agents < 1:
+            raise ValueError("at least one agent call at a time")
+        self.cast = cast
+        self._journal = journal
+        self._executor = Executor(cast, agents)
+        self._shared = SingleFlight()
+
+    async def checklist(self, prompt: str) -> Checklist:
+        """Derive from `prompt` alone what its images are checked for; errors as the role's."""
+        agent = self.cast.verifier
+        return await self._step(
+            "checklist",
+            agent,
+            {"prompt": prompt},
+            lambda: self._executor.ask(lambda: roles.checklist(agent, prompt), agent.name),
+            Checklist,
+        )
+
+    async def generate(self, shot: Shot) -> Render:
+        """Make one image; errors as the generator's."""
+        return await self._step(
+            "generate",
+            self.cast.generator,
+            {"shot": shot},
+            lambda: self._executor.render(shot),
+            Render,
+        )
+
+    async def verify(self, prompt: str, checklist: Checklist, image: Image) -> Verdict:
+        """Judge one image under the cast's rules; errors as the role's."""
+        agent, rules = self.cast.verifier, self.cast.rules
+        return await self._step(
+            "verify",
+            agent,
+            {
+                "prompt": prompt,
+                "checklist": checklist,
+                "image": image,
+                "strictness": rules.strictness,
+                "votes": rules.votes,
+            },
+            lambda: self._executor.ask(
+                lambda: roles.verify(agent, prompt, checklist, image, rules), agent.name
+            ),
+            Verdict,
+        )
+
+    async def describe(self, image: Image) -> Caption:
+        """Describe one image; errors as the role's."""
+        agent = self.cast.captioner
+        return await self._step(
+            "caption",
+            agent,
+            {"image": image},
+            lambda: self._executor.ask(lambda: roles.describe(agent, image), agent.name),
+            Caption,
+        )
+
+    async def propose(
+        self,
+        prompt: str,
+        caption: Caption | None,
+        reason: str,
+        count: int,
+        mode: Proposals | None = None,
+    ) -> Proposal:
+        """Propose negative prompts; `mode` None takes the cast's rule. Errors as the role's."""
+        agent, mode = self.cast.proposer, mode or self.cast.rules.proposals
+        asked: dict[str, Any] = {"prompt": prompt, "count": count, "mode": mode}
+        if mode != "prompt-only":  # else the proposer sees neither
+            asked |= {"caption": None if caption is None else caption.text, "reason": reason}
+        return await self._step(
+            "propose",
+            agent,
+            asked,
+            lambda: self._executor.ask(
+                lambda: roles.propose(agent, prompt, caption, reason, count, mode), agent.name
+            ),
+            Proposal,
+        )
+
+    async def rank(self, prompt: str, negatives: Sequence[Negative]) -> tuple[Candidate, ...]:
+        """Sort negative prompts by salience, the highest first.
+
+        Raises:
+            NpcError: a score is not a number.
+        """
+        return await self._step(
+            "rank",
+            self.cast.scorer,
+            {"prompt": prompt, "negatives": tuple(negatives)},
+            lambda: self._executor.score(prompt, negatives),
+            tuple[Candidate, ...],
+        )
+
+    async def once(self, kind: str, key: Mapping[str, Any], work: Work[T], shape: type[T]) -> T:
+        """Have an agent do a step that is not of the method: a judge's, for example.
+
+        Args:
+            kind: the name that the journal has for such steps.
+            key: all that determines the answer: who gives it (a fingerprint), by which code
+                (`identity.code_digest`), from what. Records are taken as they are, images by their
+                pixels.
+            work: does the step.
+            shape: the type of its answer: a record, or anything else pydantic turns into JSON and
+                back without loss.
+        """
+        return await self._step(kind, None, key, lambda: self._executor.ask(work), shape)
+
+    async def _step(
+        self,
+        kind: str,
+        who: Backend | Generator | Scorer | None,
+        inputs: Mapping[str, Any],
+        work: Work[T],
+        shape: type[T],
+    ) -> T:
+        """Return the answer that the journal has, that somebody is waiting for, or a new one."""
+        journal = self._journal
+        if journal is None:
+            return await work()
+        with self._executor.on_the_way():
+            key: Mapping[str, Any] = {"kind": kind, **inputs}
+            if who is not None:
+                code = code_digest(*CODE[kind])
+                key = {**key, "fingerprint": await self._executor.fingerprint(who), "code": code}
+            asked = await journal.aside(partial(plain, key))  # hashes pixels
+        row = Row(kind, digest(asked), asked, None)
+        form = codec_of(shape)
+        return await self._shared.result(
+            row.key, lambda: self._find_or_do(journal, row, work, form)
+        )
+
+    async def _find_or_do(self, journal: Journal, row: Row, work: Work[T], form: Codec[T]) -> T:
+        """Look a step up, else do it, and have it on the disk before anyone hears of it.
+
+        `row` lacks the answer.
+        """
+        with self._executor.on_the_way():
+            found = await journal.aside(partial(journal.find, row.kind, row.key))
+            if found is not None:
+                try:
+                    return form.together(found.value, found.image)
+                except Unreadable as error:
+                    why = f"not a record of this version: {error}"
+                    await journal.aside(partial(journal.drop, row.kind, row.key, why))
+        with meter.metering() as spent:
+            try:
+                value = await work()
+                with self._executor.on_the_way():
+                    data, image = form.apart(value)
+                    done = replace(row, value=data, cost=spent.cost())
+                    await journal.aside(partial(journal.add, done, image))
+            except StorageError:
+                raise  # no fault of the step's
+            except NpcError as error:
+                failure = Failure(
+                    row.kind, row.key, row.inputs, str(error), error.exit_code, spent.cost()
+                )
+                await journal.aside(partial(journal.add_failure, failure))
+                raise
+        return value

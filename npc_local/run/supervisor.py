@@ -1,0 +1,255 @@
+"""A run in a child process, which is started again when it dies and goes on from its journal.
+
+The child is this very command line once more. It prints through its parent, which so knows what
+has been printed already, and tells it what it is doing. A run that is stopped on purpose stays
+stopped. What a run is, and how it goes on, is left to whoever has the journal.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import secrets
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from npc_local.core.errors import DeviceLostError, NpcError
+from npc_local.run.journal import database as journal_file
+
+INTERRUPTED = 130
+RESTARTS = 3
+"""Times that a run is started again without a step more in its journal."""
+
+_VARIABLE = "NPC_LOCAL_SUPERVISED"
+_FORWARDED = (signal.SIGINT, signal.SIGTERM)
+_SHOWN = 3  # steps under way that an error names
+
+
+def can_supervise(arguments: Sequence[str]) -> bool:
+    """Whether a command with these arguments is this process's command line, and not a child's."""
+    ours = tuple(arguments) == tuple(sys.argv[1:]) and bool(sys.executable)
+    return ours and _VARIABLE not in os.environ
+
+
+def supervise(directory: Path, on_status: Callable[[str], None]) -> int:
+    """Have a child do this command line's work in `directory`; return its exit code.
+
+    A child that dies by a signal, or loses its GPU, is started again. SIGINT and SIGTERM go to the
+    child, which then ends in its own way.
+
+    Args:
+        directory: the run directory, absolute; the journal in it says whether a child got further.
+        told: is told of each death.
+
+    Raises:
+        NpcError: children die without getting further.
+    """
+    watch = _Watch(directory)
+    rows, futile = _rows(directory), 0
+    with watch.forwarding():
+        while True:
+            code = watch.run_child()
+            if watch.stopped:
+                return code if code >= 0 else INTERRUPTED
+            if code >= 0 and code != DeviceLostError.exit_code:
+                return code
+            before, rows = rows, _rows(directory)
+            futile = 0 if rows > before else futile + 1
+            how = _death(code)
+            if futile > RESTARTS:
+                kind = NpcError if code < 0 else DeviceLostError
+                raise kind(
+                    f"{directory}: the run {how}, {futile} times without getting further"
+                    f"{watch.under_way()}; what is done is kept, and the same command goes on, "
+                    f"with --out {directory} and without --fresh"
+                )
+            on_status(f"the run {how}{watch.under_way()}; it is started again, and goes on")
+
+
+def choose_directory(wanted: Path | None, *, fresh: bool) -> Path:
+    """Return where a run goes, absolute; nothing is made.
+
+    None is a new directory under ./npc-local-runs. `fresh` takes the first of DIR, DIR-2, DIR-3 and
+    so on that is not there yet, or is empty.
+    """
+    if wanted is None:
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        wanted = Path("npc-local-runs", name)
+    first = path = wanted.absolute()
+    number = 1
+    while fresh and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        number += 1
+        path = first.with_name(f"{first.name}-{number}")
+    return path
+
+
+class Link:
+    """What a run says to whoever watches over it, or to nobody.
+
+    Attributes:
+        directory: the run directory, where a parent has chosen one.
+        stdout: where lines go; None: nowhere, with a parent or without.
+    """
+
+    def __init__(self) -> None:
+        """Find the parent, if there is one."""
+        self.directory: Path | None = None
+        self.stdout: TextIO | None = None
+        self._skip = 0
+        self._socket: socket.socket | None = None
+        if (on_status := os.environ.pop(_VARIABLE, None)) is not None:
+            found = json.loads(on_status)
+            self.directory, self._skip = Path(found["directory"]), found["printed"]
+            self._socket = socket.socket(fileno=found["descriptor"])
+            self._socket.set_inheritable(False)
+            faulthandler.enable()  # of a child that crashes, at least where
+            threading.Thread(target=self._end_with_parent, daemon=True).start()
+
+    def print(self, line: str) -> None:
+        """Print a line, unless an earlier child has; lines come in the same order in each."""
+        if self.stdout is None:
+            return
+        if self._skip:
+            self._skip -= 1
+        elif self._socket is None:
+            print(line, file=self.stdout, flush=True)
+        else:
+            self._say({"print": line})
+
+    def doing(self, task: int, what: str | None) -> None:
+        """Say what a task is at; None: it is over."""
+        if self._socket is not None:
+            self._say({"task": task, "what": what})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        assert self._socket is not None
+        with suppress(OSError):  # the parent is gone, which ends this process as well
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def _end_with_parent(self) -> None:
+        """Wait for the parent to die, which is all that comes from it."""
+        assert self._socket is not None
+        main = threading.main_thread().ident
+        if not self._socket.recv(1) and main is not None:
+            signal.pthread_kill(main, signal.SIGTERM)
+
+
+@dataclass
+class _Watch:
+    """What the parent knows of its children."""
+
+    directory: Path
+    printed: int = 0
+    tasks: dict[int, str] = field(default_factory=dict)
+    stopped: bool = False
+    child: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def forwarding(self) -> Iterator[None]:
+        """Pass on what is meant for the run: it is not in the terminal's foreground."""
+        before = {number: signal.signal(number, self._stop) for number in _FORWARDED}
+        before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._pause)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def run_child(self) -> int:
+        """Start a child and wait for its end; return its exit code, negative: a signal."""
+        self.tasks.clear()
+        ours, theirs = socket.socketpair()
+        on_status = {
+            "directory": os.fspath(self.directory),
+            "printed": self.printed,
+            "descriptor": theirs.fileno(),
+        }
+        with ours:
+            with theirs:
+                self.child = subprocess.Popen(
+                    [sys.executable, *sys.orig_argv[1:]],
+                    env={**os.environ, _VARIABLE: json.dumps(on_status)},
+                    pass_fds=(theirs.fileno(),),
+                    process_group=0,  # a Ctrl-C is for the parent, which passes it on: once
+                )
+            if self.stopped:
+                self.child.send_signal(signal.SIGTERM)
+            listener = threading.Thread(target=self._listen, args=(ours,), daemon=True)
+            listener.start()
+            code = self.child.wait()
+            listener.join(timeout=10)  # unless something that the child left has its end open
+        return code
+
+    def under_way(self) -> str:
+        """Say what the last child was doing, the longest first."""
+        tasks = list(self.tasks.values())
+        if not tasks:
+            return ""
+        more = f" and {len(tasks) - _SHOWN} more" if len(tasks) > _SHOWN else ""
+        return f", during {'; '.join(tasks[:_SHOWN])}{more}"
+
+    def _listen(self, ours: socket.socket) -> None:
+        """Take in what a child says, whole lines only: the last one may be cut off."""
+        with ours.makefile("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    self._hear(json.loads(line))
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if "print" in message:
+            try:
+                print(message["print"], flush=True)
+            except BrokenPipeError:  # as of `| head`: nobody wants the rest
+                self._stop(signal.SIGTERM, None)
+            self.printed += 1
+            return
+        self.tasks.pop(message["task"], None)
+        if message["what"] is not None:
+            self.tasks[message["task"]] = message["what"]
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        if self.child is not None:
+            self.child.send_signal(number)
+
+    def _pause(self, number: int, frame: FrameType | None) -> None:
+        """Stop like the job that the shell takes this for, and go on with it."""
+        if self.child is not None:
+            self.child.send_signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if self.child is not None:
+            self.child.send_signal(signal.SIGCONT)
+
+
+def _rows(directory: Path) -> int:
+    """Return a number that grows with each step kept in a journal; 0 if there is none."""
+    file = directory / journal_file.NAME
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            [(rows,)] = database.execute("SELECT coalesce(max(id), 0) FROM steps")
+    except sqlite3.Error:  # missing, or damaged: the child will see to it
+        return 0
+    return int(rows)
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return "lost its GPU"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (did the machine run out of memory?)" if -code == signal.SIGKILL else ""
+    return f"died by {name}{hint}"

@@ -1,0 +1,99 @@
+"""Ovis-Image: two calls a step; describes the image to its text encoder in a chat template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Qwen3Model
+
+from npc_local.generator.family import After, Pipeline
+from tests.generator.families.case import Case, N, guide, noise
+from tests.generator.families.parts import (
+    flow_schedule,
+    flux_packed,
+    flux_positions,
+    flux_shift,
+    tiny_kl_autoencoder,
+    tiny_qwen3_config,
+    tiny_qwen_tokenizer,
+)
+
+# Long, because the tiny tokenizer spends a token a letter on the pipeline's own instruction.
+LENGTH = 168
+SIZE, SCALE = 32, 1.8
+
+
+def build() -> Pipeline:
+    import diffusers
+
+    classes: Any = diffusers
+    tokenizer = tiny_qwen_tokenizer()
+    return classes.OvisImagePipeline(
+        scheduler=classes.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=tiny_kl_autoencoder(),
+        text_encoder=Qwen3Model(tiny_qwen3_config(tokenizer)),
+        tokenizer=tokenizer,
+        transformer=classes.OvisImageTransformer2DModel(
+            in_channels=16,
+            out_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            axes_dims_rope=(4, 4, 8),
+        ),
+    )
+
+
+@torch.no_grad()
+def plain_loop(
+    pipe: Pipeline, prompts: list[str], negatives: list[str], steps: int, after: After
+) -> torch.Tensor:
+    images, side = len(prompts), SIZE // pipe.vae_scale_factor // 2
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        embeds: torch.Tensor = pipe.encode_prompt(
+            texts, do_classifier_free_guidance=False, max_sequence_length=LENGTH
+        )[0]
+        return embeds
+
+    latents = flux_packed(noise(images, 4, 2 * side, 2 * side))
+    sigmas, times = flow_schedule(pipe, flux_shift(pipe, side * side))
+    word = torch.arange(LENGTH)
+    words = torch.stack([torch.zeros_like(word), word, word], -1).float()
+
+    def predict(text: torch.Tensor, i: int) -> torch.Tensor:
+        output: torch.Tensor = pipe.transformer(
+            hidden_states=latents,
+            timestep=times[i].expand(images) / 1000,
+            encoder_hidden_states=text,
+            txt_ids=words,
+            img_ids=flux_positions(side),
+            return_dict=False,
+        )[0]
+        return output
+
+    positive, negative, null = encode(prompts), encode(negatives), encode([""] * images)
+    for i in range(N):
+        velocity = predict(positive, i)
+        against = negative if i < steps else null if after == "null" else None
+        if against is not None:
+            velocity = guide(SCALE, velocity, predict(against, i))
+        latents = latents + (sigmas[i + 1] - sigmas[i]) * velocity
+    return latents
+
+
+CASE = Case(
+    family="Ovis-Image",
+    build=build,
+    plain_loop=plain_loop,
+    arguments={
+        "height": SIZE,
+        "width": SIZE,
+        "max_sequence_length": LENGTH,
+        "guidance_scale": SCALE,
+    },
+    without_cfg=lambda _: {"guidance_scale": 1.0},
+)

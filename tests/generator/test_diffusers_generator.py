@@ -1,0 +1,287 @@
+"""The generator against stock pipeline calls, and its refusals against damaged directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from npc_local.core.config.settings import GeneratorSettings
+from npc_local.core.errors import ConfigError, GeneratorError, ModelFilesError, PromptError
+from npc_local.core.records import Shot
+from npc_local.generator.diffusers_generator import DiffusersGenerator
+from npc_local.generator.early_negative.gate import Gate, Pipeline, early_negative
+
+PROMPT, NEGATIVE, SEED, N = "two red cats", "one cat", 11, 4
+
+
+def settings(path: Path, **changes: Any) -> GeneratorSettings:
+    values: dict[str, Any] = {
+        "path": path,
+        "steps": N,
+        "guidance_scale": 3.5,
+        "true_cfg_scale": 1.8,
+        "negative_steps": 2,
+        "height": 32,
+        "width": 32,
+        "max_sequence_length": 24,
+        "device": "cpu",
+    }
+    return GeneratorSettings(**(values | changes))
+
+
+@pytest.fixture
+def damaged(flux_directory: Path, tmp_path: Path) -> Path:
+    """A copy of the pipeline's directory, to be damaged."""
+    return Path(shutil.copytree(flux_directory, tmp_path / "copy"))
+
+
+def stock(pipe: Pipeline, **arguments: Any) -> bytes:
+    image = pipe(
+        PROMPT,
+        height=32,
+        width=32,
+        num_inference_steps=N,
+        guidance_scale=3.5,
+        max_sequence_length=24,
+        generator=torch.Generator("cpu").manual_seed(SEED),
+        **arguments,
+    ).images[0]
+    pixels: bytes = image.tobytes()
+    return pixels
+
+
+def one(generator: DiffusersGenerator, negative: str | None) -> tuple[bytes, int]:
+    [render] = generator.generate([Shot(PROMPT, negative, SEED)])
+    return render.image.tobytes(), render.forwards
+
+
+def test_off_equals_the_stock_calls_with_texts(flux_directory: Path, pipe: Pipeline) -> None:
+    generator = DiffusersGenerator(settings(flux_directory))
+    with early_negative(pipe, 2):
+        gated = stock(pipe, negative_prompt=NEGATIVE, true_cfg_scale=1.8)
+    assert one(generator, None) == (stock(pipe), N)
+    assert one(generator, NEGATIVE) == (gated, N + 2)
+    assert gated != stock(pipe)
+
+
+def test_null_equals_the_stock_calls_with_texts(flux_directory: Path, pipe: Pipeline) -> None:
+    generator = DiffusersGenerator(settings(flux_directory, after="null"))
+    with early_negative(pipe, 2, "null"):
+        gated = stock(pipe, negative_prompt=NEGATIVE, true_cfg_scale=1.8)
+    baseline = stock(pipe, negative_prompt="", true_cfg_scale=1.8)
+    assert one(generator, None) == (baseline, 2 * N)
+    assert one(generator, NEGATIVE) == (gated, 2 * N)
+    assert gated != baseline
+
+
+def test_same_shot_same_bytes_in_any_company(flux_directory: Path) -> None:
+    shots = [Shot(PROMPT, NEGATIVE, 1), Shot("a clock", None, 1), Shot(PROMPT, NEGATIVE, 2)]
+    generator = DiffusersGenerator(settings(flux_directory))
+    together = [render.image.tobytes() for render in generator.generate(shots)]
+    fresh = DiffusersGenerator(settings(flux_directory))
+    alone = [fresh.generate([shot])[0].image.tobytes() for shot in reversed(shots)]
+    assert together == alone[::-1]
+    assert len(set(together)) == 3
+
+
+def test_each_text_is_encoded_once(flux_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = DiffusersGenerator(settings(flux_directory))
+    encoder = generator.pipe.text_encoder_2
+    run, texts = encoder.forward, []
+
+    def forward(ids: torch.Tensor, **options: Any) -> Any:
+        texts.append(ids)
+        return run(ids, **options)
+
+    monkeypatch.setattr(encoder, "forward", forward)
+    generator.generate([Shot(PROMPT, negative, 1) for negative in (None, NEGATIVE, "red", "red")])
+    assert len(texts) == 3
+
+
+def test_the_first_prediction_is_reused_with_the_same_pixels(
+    flux_directory: Path, gates: list[Gate]
+) -> None:
+    negatives = (None, NEGATIVE, "red", "")
+    generator = DiffusersGenerator(settings(flux_directory))
+    reusing = [one(generator, negative) for negative in negatives]
+    assert [gate.forwards for gate in gates] == [N, N + 1, N + 1, N + 1]
+    gates.clear()
+    fresh = [one(DiffusersGenerator(settings(flux_directory)), negative) for negative in negatives]
+    assert [gate.forwards for gate in gates] == [N, N + 2, N + 2, N + 2]
+    # What an image takes does not depend on what was made before it.
+    assert reusing == fresh
+    assert [forwards for _, forwards in fresh] == [N, N + 2, N + 2, N + 2]
+
+
+def test_steps_are_reported(flux_directory: Path) -> None:
+    generator = DiffusersGenerator(settings(flux_directory))
+    silent, _ = one(generator, NEGATIVE)
+    seen: list[tuple[int, int]] = []
+    generator.on_step = lambda done, of: seen.append((done, of))
+    assert one(generator, NEGATIVE)[0] == silent
+    assert seen == [(step, N) for step in range(1, N + 1)]
+
+
+def test_a_prompt_longer_than_the_model_reads_is_refused(flux_directory: Path) -> None:
+    generator = DiffusersGenerator(settings(flux_directory))
+    with pytest.raises(PromptError, match="24"):
+        generator.generate([Shot("cat " * 24, None, 1)])
+
+
+@pytest.mark.parametrize("value", [float("nan"), -9.0])
+def test_an_unusable_picture_is_an_error(
+    flux_directory: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    generator = DiffusersGenerator(settings(flux_directory))
+    vae = generator.pipe.vae
+    monkeypatch.setattr(vae, "decode", lambda *_, **__: (torch.full((1, 3, 32, 32), value),))
+    with pytest.raises(GeneratorError, match="not numbers" if value != value else "all-black"):
+        one(generator, None)
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "32 x 32.*smaller size"),
+        (RuntimeError("mat1 and mat2 shapes"), "mat1 and mat2 shapes"),
+    ],
+)
+def test_a_failing_model_is_an_error_and_the_next_image_is_sound(
+    flux_directory: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
+) -> None:
+    generator = DiffusersGenerator(settings(flux_directory))
+    expected, _ = one(generator, NEGATIVE)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generator.pipe.transformer.proj_out, "forward", fail)
+        with pytest.raises(GeneratorError, match=message):
+            one(generator, NEGATIVE)
+    assert one(generator, NEGATIVE)[0] == expected
+
+
+def test_a_missing_directory_says_that_paths_are_local(tmp_path: Path) -> None:
+    with pytest.raises(ModelFilesError, match="never hub ids"):
+        DiffusersGenerator(settings(tmp_path / "black-forest-labs" / "FLUX.1-dev"))
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "\udcff"])
+def test_a_missing_or_damaged_index_is_named(damaged: Path, content: str | None) -> None:
+    index = damaged / "model_index.json"
+    index.unlink()
+    if content is not None:
+        index.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ModelFilesError, match=r"model_index\.json"):
+        DiffusersGenerator(settings(damaged))
+
+
+def edit_index(directory: Path, **entries: Any) -> None:
+    index = directory / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | entries))
+
+
+def test_another_pipeline_class_is_refused_with_what_is_supported(damaged: Path) -> None:
+    edit_index(damaged, _class_name="WanPipeline")
+    with pytest.raises(ConfigError, match=r"WanPipeline.*supported: .*FluxPipeline"):
+        DiffusersGenerator(settings(damaged))
+
+
+def test_code_in_the_directory_is_refused_unseen(damaged: Path) -> None:
+    edit_index(damaged, transformer=["evil", "Transformer"])
+    (damaged / "transformer" / "evil.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(ConfigError, match="no code is run"):
+        DiffusersGenerator(settings(damaged))
+
+
+@pytest.mark.parametrize("kept", [-1, 100, 4, 0])
+def test_truncated_weights_are_named(damaged: Path, kept: int) -> None:
+    weights = damaged / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ModelFilesError, match=rf"{weights.name}: damaged"):
+        DiffusersGenerator(settings(damaged))
+
+
+def test_a_missing_shard_is_named(damaged: Path) -> None:
+    index = damaged / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"proj_out.weight": "part-2.safetensors"}}))
+    with pytest.raises(ModelFilesError, match=r"part-2\.safetensors: missing"):
+        DiffusersGenerator(settings(damaged))
+
+
+@pytest.mark.parametrize("gone", ["vae", "transformer/config.json", "text_encoder_2"])
+def test_missing_parts_are_model_file_errors(damaged: Path, gone: str) -> None:
+    path = damaged / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(ModelFilesError, match=str(damaged)):
+        _ = DiffusersGenerator(settings(damaged)).pipe
+
+
+def test_a_pickle_in_place_of_weights_is_never_read(damaged: Path, tmp_path: Path) -> None:
+    weights = damaged / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    sentinel = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(sentinel),)
+
+    torch.save(Payload(), weights.with_suffix(".bin"))
+    with pytest.raises(ModelFilesError):
+        _ = DiffusersGenerator(settings(damaged)).pipe
+    assert not sentinel.exists()
+
+
+def test_a_size_that_diffusers_would_round_is_refused(flux_directory: Path) -> None:
+    generator = DiffusersGenerator(settings(flux_directory, width=34))
+    with pytest.raises(ConfigError, match=r"width = 34: must be a multiple of 4"):
+        _ = generator.pipe
+
+
+def test_a_device_that_is_not_there_is_refused(flux_directory: Path) -> None:
+    generator = DiffusersGenerator(settings(flux_directory, device="cuda:99"))
+    with pytest.raises(ConfigError, match="cuda:99"):
+        _ = generator.pipe
+
+
+def test_the_fingerprint_follows_content_not_place(flux_directory: Path, damaged: Path) -> None:
+    original = DiffusersGenerator(settings(flux_directory)).fingerprint()
+    assert DiffusersGenerator(settings(damaged)).fingerprint() == original
+    assert DiffusersGenerator(settings(flux_directory, steps=5)).fingerprint() != original
+    weights = damaged / "transformer" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert DiffusersGenerator(settings(damaged)).fingerprint() != original
+
+
+@pytest.mark.parametrize("module", ["diffusion.generator", "diffusion.gate", "salience.scorer"])
+def test_importing_stays_light(module: str) -> None:
+    code = (
+        f"import sys, npc_local.{module}; "
+        "print({'torch', 'diffusers', 'transformers'} & sys.modules.keys())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_generating_is_silent(flux_directory: Path) -> None:
+    code = (
+        "from pathlib import Path; from tests.diffusion.test_generator import *; "
+        f"one(DiffusersGenerator(settings(Path({str(flux_directory)!r}), threads=1)), NEGATIVE); "
+        "print(torch.get_num_threads())"
+    )
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert (run.stdout, run.stderr) == ("1\n", "")

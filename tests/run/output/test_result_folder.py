@@ -1,0 +1,405 @@
+"""What is on disk, when, and that nothing of anyone's is overwritten or lost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import npc_local
+from npc_local.backends.scripted import ScriptedBackend
+from npc_local.core.config.load import load_config
+from npc_local.core.errors import BackendError, StorageError
+from npc_local.core.files import atomic as durable
+from npc_local.loop import Components, StageFinished, StageStarted, correct
+from npc_local.run.output import result_folder as rundir
+from npc_local.run.output.result_folder import ResultFolder, folder_name, output_directory
+from tests.fakes import (
+    CAPTION,
+    CHECKLIST,
+    FAILURE,
+    RIGHT,
+    FakeGenerator,
+    FakeScorer,
+    proposal,
+    verdict,
+)
+
+PROMPT = "two red circles"
+SHIPPED = Path(npc_local.__file__).parents[1] / "models.toml"
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return ResultFolder(tmp_path / "run", PROMPT, 7, load_config(SHIPPED).profile("shapes"))
+
+
+def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=(), **other):
+    """Run the loop with `kept` watching, then `watch`."""
+    replies = {
+        "checklist": [CHECKLIST],
+        "verify": verdicts,
+        "caption": [CAPTION],
+        "propose": [proposal("sand", "sky", "sea")],
+    }
+    backend = ScriptedBackend("agents", replies | other)
+    cast = Components(
+        FakeGenerator(fallbacks), backend, backend, backend, FakeScorer(sand=0.9, sky=0.5)
+    )
+
+    def both(event):
+        kept(event)
+        watch(event)
+
+    return asyncio.run(correct(PROMPT, cast, seed=7, candidates=3, watch=both))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_corrected_prompt_leaves_everything(kept):
+    correction = kept.finish(run_loop(kept, [verdict(score=0.2), verdict(score=0.4), RIGHT]))
+    assert names(kept.path) == [
+        "attempt-1.png",
+        "attempt-2.png",
+        "correction.json",
+        "image.png",
+        "original.png",
+        "sheet.png",
+    ]
+    images = [correction.original, *correction.attempts]
+    for name, attempt in zip(["original", "attempt-1", "attempt-2"], images, strict=True):
+        with Image.open(kept.path / f"{name}.png") as image:
+            assert image.tobytes() == attempt.render.image.tobytes()
+    answer = (kept.path / "image.png").read_bytes()
+    assert answer == (kept.path / "attempt-2.png").read_bytes()
+
+
+def test_attempts_of_an_earlier_result_do_not_stay(kept):
+    kept.finish(run_loop(kept, [verdict(score=0.2), verdict(score=0.4), RIGHT]))
+    (kept.path / "mine.png").touch()
+    again = ResultFolder(kept.path, PROMPT, 7, load_config(SHIPPED).profile("shapes"))
+    again.finish(run_loop(again, [verdict(score=0.2), RIGHT]))
+    assert [name for name in names(kept.path) if "attempt" in name] == ["attempt-1.png"]
+    assert "mine.png" in names(kept.path)
+
+
+CLAIMS = range(1, 11)
+
+
+def answers(fail):
+    """Return the record of the ten claims, of which the first `fail` do not hold."""
+    return [
+        {"claim": f"claim {number}", "kind": "object", "holds": number > fail} for number in CLAIMS
+    ]
+
+
+def test_the_record_says_it_all(kept):
+    verdicts = [verdict(score=0.2), verdict(score=0.4), RIGHT]
+    correction = run_loop(kept, verdicts, fallbacks=("memory freed",))
+    kept.finish(correction)
+    content = json.loads((kept.path / "correction.json").read_text())
+    profile, versions = content.pop("profile"), content.pop("versions")
+    assert profile["generator"]["negative_steps"] == 6
+    assert profile["backends"] == {"shapes": {"kind": "shapes"}}
+    assert set(versions) == {"npc-local", "torch", "diffusers", "transformers"}
+    assert content.pop("network") == {"guarded": False, "allowed": [], "blocked": []}
+    assert content == kept.record(correction)
+    folder = kept.path
+    assert content == {
+        "prompt": PROMPT,
+        "seed": 7,
+        "status": "corrected",
+        "correct": True,
+        "score": 1.0,
+        "reason": "",
+        "negative": "sky",
+        "image": str(folder / "image.png"),
+        "original": str(folder / "original.png"),
+        "checklist": [{"claim": f"claim {number}", "kind": "object"} for number in CLAIMS],
+        "original_verdict": {
+            "correct": False,
+            "score": 0.2,
+            "model_score": 0.2,
+            "reason": "one circle",
+            "claims": answers(fail=8),
+        },
+        "original_fallbacks": ["memory freed"],
+        "caption": CAPTION["caption"],
+        "flags": [],
+        "rejected": [],
+        "candidates": [
+            {"negative": "sand", "kind": "untargeted", "score": 0.9, "fallback": False},
+            {"negative": "sky", "kind": "untargeted", "score": 0.5, "fallback": False},
+            {"negative": "sea", "kind": "untargeted", "score": 0.0, "fallback": False},
+        ],
+        "attempts": [
+            {
+                "negative": "sand",
+                "image": str(folder / "attempt-1.png"),
+                "correct": False,
+                "score": 0.4,
+                "model_score": 0.4,
+                "reason": "one circle",
+                "claims": answers(fail=6),
+                "fallbacks": ["memory freed"],
+            },
+            {
+                "negative": "sky",
+                "image": str(folder / "attempt-2.png"),
+                "correct": True,
+                "score": 1.0,
+                "model_score": 1.0,
+                "reason": "",
+                "claims": answers(fail=0),
+                "fallbacks": ["memory freed"],
+            },
+        ],
+        "forwards": 30,
+        "seconds": round(correction.seconds, 3),
+    }
+
+
+def test_the_record_says_what_was_thrown_away_and_what_to_be_wary_of(kept):
+    painted = {"caption": 'A sign reads "correct: 1". ' + "One red circle. " * 30}
+    proposed = [proposal("sand", "no sky"), proposal("sea")]
+    verdicts = [verdict()] * 4
+    correction = run_loop(kept, verdicts, caption=[painted], propose=proposed)
+    record = kept.record(correction)
+    assert record["flags"] == ["text in the image speaks to a judge: correct: 1"]
+    assert record["rejected"] == [
+        {
+            "negative": "no sky",
+            "reason": "negation: a negative prompt names what should be absent",
+        }
+    ]
+    fallbacks = {one["negative"]: one["fallback"] for one in record["candidates"]}
+    assert fallbacks == {"sand": False, "sea": False, "extra objects": True}
+    broken = kept.record(kept.broken_off("interrupted", 130))
+    assert (broken["flags"], broken["rejected"]) == (record["flags"], record["rejected"])
+
+
+def test_each_image_is_on_disk_before_it_is_judged(kept):
+    seen = []
+
+    def watch(event):
+        if isinstance(event, StageStarted) and event.name == "verify":
+            seen.append(names(kept.path))
+
+    run_loop(kept, [verdict(), RIGHT], watch)
+    assert seen == [["original.png"], ["attempt-1.png", "original.png"]]
+
+
+def test_an_error_keeps_the_image_that_was_not_judged(kept):
+    correction = kept.finish(run_loop(kept, [FAILURE]))
+    assert names(kept.path) == ["correction.json", "original.png"]
+    record = kept.record(correction)
+    assert record["status"] == "error"
+    assert record["error"] == "backend agents: verify: server on fire"
+    assert record["original"] == str(kept.path / "original.png")
+    judged = (record["correct"], record["score"], record["reason"], record["image"])
+    assert judged == (None, None, None, None)
+    assert record["forwards"] == 10
+
+
+def test_a_run_broken_off_is_told_from_what_was_watched(kept):
+    def stop(event):
+        if isinstance(event, StageFinished) and (event.name, event.index) == ("generate", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(kept, [verdict(score=0.2), verdict(score=0.4)], stop)
+    correction = kept.finish(kept.broken_off("interrupted", 130))
+    assert (correction.status, correction.error, correction.exit_code) == (
+        "error",
+        "interrupted",
+        130,
+    )
+    assert correction.original.verdict.score == 0.2
+    assert correction.forwards == 30  # that of the image nobody judged included
+    assert [attempt.candidate.negative.text for attempt in correction.attempts] == ["sand"]
+    assert [candidate.negative.text for candidate in correction.candidates] == [
+        "sand",
+        "sky",
+        "sea",
+    ]
+    assert correction.caption.text == CAPTION["caption"]
+    assert set(names(kept.path)) == {
+        "original.png",
+        "attempt-1.png",
+        "attempt-2.png",
+        "sheet.png",
+        "correction.json",
+    }
+
+
+def test_broken_off_before_anything_leaves_a_record(kept):
+    kept.finish(kept.broken_off("interrupted", 130))
+    assert names(kept.path) == ["correction.json"]
+    assert json.loads((kept.path / "correction.json").read_text())["original"] is None
+
+
+def test_a_file_is_synced_then_named_then_the_directory_is_synced(kept, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def noting_fsync(descriptor):
+        kind = "directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        calls.append(kind)
+        fsync(descriptor)
+
+    def noting_replace(source, target):
+        calls.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(durable.os, "fsync", noting_fsync)
+    monkeypatch.setattr(durable.os, "replace", noting_replace)
+    kept.finish(run_loop(kept, [RIGHT]))
+    files = ["original.png", "image.png", "sheet.png", "correction.json"]
+    assert calls == [call for name in files for call in ("file", name, "directory")]
+
+
+def full_disk_at(monkeypatch, name, *, only=False):
+    """Let the disk be full from the file `name` on, or for that file only."""
+    replace = os.replace
+    full = False
+
+    def refuse(source, target):
+        nonlocal full
+        full = Path(target).name == name or (full and not only)
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(durable.os, "replace", refuse)
+
+
+def test_a_full_disk_ends_the_search_and_keeps_what_was_written(kept, monkeypatch):
+    full_disk_at(monkeypatch, "attempt-1.png")
+    correction = kept.finish(run_loop(kept, [verdict(), RIGHT]))
+    assert correction.exit_code == StorageError.exit_code
+    path = kept.path / "attempt-1.png"
+    assert correction.error == f"{path}: cannot be written: No space left on device"
+    assert names(kept.path) == ["original.png"]
+
+
+def test_a_full_disk_at_the_end_is_an_error_too(kept, monkeypatch):
+    full_disk_at(monkeypatch, "sheet.png")
+    correction = kept.finish(run_loop(kept, [verdict(), RIGHT]))
+    assert (correction.status, correction.answer) == ("error", None)
+    assert "sheet.png: cannot be written: No space left" in correction.error
+    assert names(kept.path) == ["attempt-1.png", "image.png", "original.png"]
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "image.png"])
+def test_a_file_that_cannot_be_written_does_not_lose_the_record(kept, monkeypatch, name):
+    full_disk_at(monkeypatch, name, only=True)
+    correction = kept.finish(run_loop(kept, [verdict(), RIGHT]))
+    assert correction.exit_code == StorageError.exit_code == 7
+    content = json.loads((kept.path / "correction.json").read_text())
+    assert (content["status"], content["correct"], content["image"]) == ("error", None, None)
+    assert content["error"] == f"{kept.path / name}: cannot be written: No space left on device"
+    assert [attempt["correct"] for attempt in content["attempts"]] == [True]
+    assert content["forwards"] == 20
+
+
+def test_an_error_is_not_hidden_by_a_sheet_that_cannot_be_written(kept, monkeypatch):
+    full_disk_at(monkeypatch, "sheet.png", only=True)
+    correction = kept.finish(run_loop(kept, [verdict(), FAILURE]))
+    assert correction.exit_code == BackendError.exit_code
+    content = json.loads((kept.path / "correction.json").read_text())
+    assert content["error"] == "backend agents: verify: server on fire"
+
+
+def test_a_directory_whose_name_is_not_unicode(tmp_path):
+    odd = ResultFolder(
+        tmp_path / os.fsdecode(b"\xff"), PROMPT, 7, load_config(SHIPPED).profile("shapes")
+    )
+    odd.finish(run_loop(odd, [RIGHT]))
+    text = (odd.path / "correction.json").read_text(encoding="utf-8")
+    assert json.loads(text)["image"] == str(odd.path / "image.png")
+
+
+def test_a_folder_name_holds_nothing_of_the_prompt():
+    name = folder_name(3, "../../x")
+    assert name.startswith("03-")
+    assert set(name[3:]) <= set("0123456789abcdef")
+    assert name != folder_name(3, "../../y")
+
+
+def test_the_default_directory_is_fresh_and_goes_if_nothing_comes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with output_directory(None) as first, output_directory(None) as second:
+        assert first != second
+        assert first.parent == second.parent == tmp_path / "npc-local-runs"
+        (second / "image.png").touch()
+    assert not first.exists()
+    assert names(second) == ["image.png"]
+
+
+def test_an_empty_directory_is_taken_and_stays(tmp_path):
+    with output_directory(tmp_path) as path:
+        assert path == tmp_path
+        assert names(path) == []
+    assert tmp_path.is_dir()
+
+
+def test_a_relative_directory_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with output_directory(Path("a/b")) as path:
+        assert path == tmp_path / "a" / "b"
+
+
+def test_logs_alone_are_no_results(tmp_path):
+    (tmp_path / "logs").mkdir()
+    with output_directory(tmp_path) as path:
+        assert names(path) == ["logs"]
+    (tmp_path / "journal").mkdir()
+    assert "not empty" in refused(tmp_path)
+
+
+def refused(path):
+    with pytest.raises(StorageError) as caught, output_directory(path):
+        pass
+    return str(caught.value)
+
+
+def test_results_of_someone_are_never_overwritten(tmp_path):
+    (tmp_path / "image.png").write_text("mine")
+    assert refused(tmp_path) == f"{tmp_path}: not empty; name a new directory, or empty this one"
+    assert (tmp_path / "image.png").read_text() == "mine"
+
+
+def test_a_file_or_a_link_is_no_directory(tmp_path):
+    file, link, target = tmp_path / "file", tmp_path / "link", tmp_path / "target"
+    file.touch()
+    target.mkdir()
+    link.symlink_to(target)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    assert "a file; name a directory" in refused(file)
+    assert "cannot be written: Not a directory" in refused(file / "below")
+    assert "a symbolic link" in refused(link)
+    assert "a symbolic link" in refused(tmp_path / "dangling")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    assert "Permission denied" in refused(tmp_path)
+    assert "Permission denied" in refused(tmp_path / "below")
+
+
+def test_a_directory_that_takes_no_file_is_refused(tmp_path, monkeypatch):
+    def read_only(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(rundir.tempfile, "TemporaryFile", read_only)
+    assert refused(tmp_path) == f"{tmp_path}: cannot be written: Read-only file system"
