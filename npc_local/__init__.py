@@ -17,6 +17,7 @@ from npc_local.core.errors import (
     PromptError,
     StorageError,
 )
+from npc_local.core.versions import __version__
 
 if TYPE_CHECKING:
     from npc_local.core.config.load import load_config
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from npc_local.generator import PipelineGenerator, early_negative
     from npc_local.run.api import acorrect, correct
 
-__version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
@@ -36,6 +36,7 @@ __all__ = [
     "PipelineGenerator",
     "PromptError",
     "StorageError",
+    "__version__",
     "acorrect",
     "correct",
     "early_negative",

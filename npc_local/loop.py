@@ -2,7 +2,7 @@
 
 Generate, verify; if wrong: caption, propose, rank, and regenerate with one negative prompt after
 the other until an image is correct. What a step is, who does it, and whether it
-has been done before are `steps`' matter.
+has been done before are `stages`' matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from npc_local.core.records import (
     Status,
     Verdict,
 )
-from npc_local.run.stages import Components, Stages
+from npc_local.run.components import Components
+from npc_local.run.stages import Stages
 
 StageName = Literal["checklist", "generate", "verify", "caption", "propose", "rank"]
 StageValue = Checklist | Render | Verdict | Caption | Proposal | tuple[Candidate, ...]
@@ -60,9 +61,9 @@ def ignore(event: StageStarted | StageFinished) -> None:
 
 async def correct(
     prompt: str,
-    cast: Components | None = None,
+    components: Components | None = None,
     *,
-    steps: Stages | None = None,
+    stages: Stages | None = None,
     seed: int,
     candidates: int = 5,
     checklist: Checklist | None = None,
@@ -70,7 +71,7 @@ async def correct(
 ) -> Correction:
     """Look for an image that matches `prompt`, with at most `candidates` negative prompts.
 
-    Give either a `cast`, or the `steps` that several prompts share. `prompt` has passed
+    Give either a `components`, or the `stages` that several prompts share. `prompt` has passed
     `prompts.check_prompt`. `checklist` says what its images are checked for, where that is known
     already, from a benchmark's metadata for example; None asks the verifier, before the first
     image. `watch` is told when each step begins and ends, in the event loop's thread; an exception
@@ -82,14 +83,14 @@ async def correct(
     propagates, cancellation included; an image in the making is then finished by its thread and
     dropped.
     """
-    if steps is None:
-        if cast is None:
-            raise TypeError("correct() takes a cast or steps")
-        steps = Stages(cast)
-    elif cast is not None:
-        raise TypeError("correct() takes a cast or steps, not both")
+    if stages is None:
+        if components is None:
+            raise TypeError("correct() takes a stages")
+        stages = Stages(components)
+    elif components is not None:
+        raise TypeError("correct() takes a stages, not both")
     begun = perf_counter()
-    search = _Search(prompt, steps, seed, candidates, watch, checklist)
+    search = _Search(prompt, stages, seed, candidates, watch, checklist)
     status: Status
     answer: Attempt | None
     failure: NpcError | None = None
@@ -120,7 +121,7 @@ class _Search:
     """One prompt's search, and what it has found so far (kept when a step fails)."""
 
     prompt: str
-    steps: Stages
+    stages: Stages
     seed: int
     count: int
     watch: Watch
@@ -134,31 +135,31 @@ class _Search:
 
     async def run(self) -> tuple[Status, Attempt]:
         """Return how the search ended, and with which image."""
-        steps, prompt, cast = self.steps, self.prompt, self.steps.cast
-        for part in (cast.verifier, cast.proposer, cast.scorer):
+        stages, prompt, components = self.stages, self.prompt, self.stages.components
+        for part in (components.verifier, components.proposer, components.scorer):
             part.accepts(prompt)
 
         # 1. What must hold, from the words alone; generate and verify. Nothing else runs for an
         # image that is right at once.
         if self.checklist is None:
-            self.checklist = await self._step("checklist", 0, steps.checklist(prompt))
+            self.checklist = await self._step("checklist", 0, stages.checklist(prompt))
         original = self.original = await self._attempt(None, self.checklist, index=0)
         if original.verdict.correct:
             return "already-correct", original
 
         # 2. Describe what came out; 3. propose what to steer away from, knowing why it failed.
         image, reason = original.render.image, original.verdict.reason
-        if cast.rules.proposals != "prompt-only":
-            self.caption = await self._step("caption", 0, steps.describe(image))
+        if components.rules.proposals != "prompt-only":
+            self.caption = await self._step("caption", 0, stages.describe(image))
         proposal = await self._step(
-            "propose", 0, steps.propose(prompt, self.caption, reason, self.count)
+            "propose", 0, stages.propose(prompt, self.caption, reason, self.count)
         )
         self.rejected = proposal.rejected
         if not proposal.negatives:
             return "best-effort", original
 
         # 4. Rank by salience, in text space: no image is made.
-        self.candidates = await self._step("rank", 0, steps.rank(prompt, proposal.negatives))
+        self.candidates = await self._step("rank", 0, stages.rank(prompt, proposal.negatives))
 
         # 5. Regenerate in rank order, with the same seed, up to the first correct image.
         for index, candidate in enumerate(self.candidates, start=1):
@@ -177,10 +178,10 @@ class _Search:
         """Make one image and have it judged."""
         negative = None if candidate is None else candidate.negative.text
         shot = Shot(self.prompt, negative, self.seed)
-        render = await self._step("generate", index, self.steps.generate(shot))
+        render = await self._step("generate", index, self.stages.generate(shot))
         self.forwards += render.forwards
         verdict = await self._step(
-            "verify", index, self.steps.verify(self.prompt, checklist, render.image)
+            "verify", index, self.stages.verify(self.prompt, checklist, render.image)
         )
         return Attempt(candidate, render, verdict)
 

@@ -19,16 +19,13 @@ class FakeGenerator:
         self.fallbacks = tuple(fallbacks)
         self.shots: list[Shot] = []
 
-    def generate(self, shots: Sequence[Shot]) -> list[Render]:
-        """Make one image a shot."""
-        renders = []
-        for shot in shots:
-            if len(self.shots) == self.fail_at:
-                raise GeneratorError("out of memory")
-            image = Image.new("RGB", (1, 1), (len(self.shots), 0, 0))
-            renders.append(Render(image, forwards=10, seconds=0.0, fallbacks=self.fallbacks))
-            self.shots.append(shot)
-        return renders
+    def generate(self, shot: Shot, on_step: object = None) -> Render:
+        """Make one image."""
+        if len(self.shots) == self.fail_at:
+            raise GeneratorError("out of memory")
+        image = Image.new("RGB", (1, 1), (len(self.shots), 0, 0))
+        self.shots.append(shot)
+        return Render(image, forwards=10, seconds=0.0, fallbacks=self.fallbacks)
 
     def fingerprint(self) -> str:
         """Return a constant: always the same images."""

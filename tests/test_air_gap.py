@@ -192,7 +192,7 @@ def test_a_run_records_and_tells_what_was_blocked(tmp_path):
     phone = f"import socket; socket.create_connection(({ELSEWHERE!r}, 9))"
     code = f"""
 import subprocess, sys
-import npc_local.cast as cast
+import npc_local.run.factory as cast
 open_scorer = cast._open_scorer
 def phoning(*arguments):
     try:
@@ -203,7 +203,7 @@ def phoning(*arguments):
     print(child.stderr, file=sys.stderr)
     return open_scorer(*arguments)
 cast._open_scorer = phoning
-from npc_local.cli import main
+from npc_local.cli.main import main
 main()
 """
     process = run([sys.executable, "-c", code, *DEMO, "--candidates", "1", PROMPT], tmp_path)

@@ -308,9 +308,9 @@ def test_the_token_goes_to_the_hub_alone_and_never_on_a_command_line(script):
     done = script("--without-encoder", "--spacy")
     assert done.returncode == 0, done.stderr
     assert "hf_secret" not in "\n".join(script.calls) + done.stdout + done.stderr
-    on_status = Path(f"{script.calls_file}.told").read_text().splitlines()
-    assert len(on_status) == 3
-    for line in on_status:
+    messages = Path(f"{script.calls_file}.told").read_text().splitlines()
+    assert len(messages) == 3
+    for line in messages:
         asks_hub = line.startswith("https://huggingface.co/")
         assert line.endswith('with header = "Authorization: Bearer hf_secret"') == asks_hub
 

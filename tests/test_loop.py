@@ -60,13 +60,15 @@ class Stage:
         self.events: list[StageStarted | StageFinished] = []
 
     @property
-    def cast(self):
+    def components(self):
         agents = self.backend, self.backend, self.backend
         return Components(self.generator, *agents, self.scorer, self.rules)
 
     def run(self, **options) -> Correction:
         options = {"candidates": 3} | options
-        return asyncio.run(correct(PROMPT, self.cast, seed=7, watch=self.events.append, **options))
+        return asyncio.run(
+            correct(PROMPT, self.components, seed=7, watch=self.events.append, **options)
+        )
 
     @property
     def roles(self):
@@ -165,8 +167,8 @@ class Narrow(ScriptedBackend):
 def test_no_candidates_left_keeps_the_original():
     stage = Stage([verdict()])
     proposed = [proposal("red circle", "no sand"), proposal("circle")]
-    cast = replace(stage.cast, proposer=Narrow("narrow", {"propose": proposed}))
-    correction = asyncio.run(correct(PROMPT, cast, seed=7))
+    components = replace(stage.components, proposer=Narrow("narrow", {"propose": proposed}))
+    correction = asyncio.run(correct(PROMPT, components, seed=7))
     assert correction.status == "best-effort"
     assert correction.answer is correction.original
     assert correction.candidates == ()
@@ -382,8 +384,8 @@ class PickyScorer(FakeScorer):
 )
 def test_a_prompt_that_one_of_them_cannot_serve_costs_nothing(part):
     stage = Stage([RIGHT])
-    cast = replace(stage.cast, **part)
-    correction = asyncio.run(correct("a clock", cast, seed=7, watch=stage.events.append))
+    components = replace(stage.components, **part)
+    correction = asyncio.run(correct("a clock", components, seed=7, watch=stage.events.append))
     assert (correction.status, correction.error) == ("error", "knows no clocks")
     assert correction.exit_code == PromptError.exit_code == 3
     assert (correction.original, correction.forwards) == (None, 0)
@@ -392,8 +394,8 @@ def test_a_prompt_that_one_of_them_cannot_serve_costs_nothing(part):
 
 def test_the_captioner_sees_no_prompt_and_may_not_refuse_it():
     stage = Stage([RIGHT])
-    cast = replace(stage.cast, captioner=Picky("picky", {}))
-    assert asyncio.run(correct("a clock", cast, seed=7)).status == "already-correct"
+    components = replace(stage.components, captioner=Picky("picky", {}))
+    assert asyncio.run(correct("a clock", components, seed=7)).status == "already-correct"
 
 
 @pytest.mark.parametrize(
@@ -407,8 +409,8 @@ def test_the_captioner_sees_no_prompt_and_may_not_refuse_it():
 )
 def test_a_prompt_outside_the_shapes_world_is_refused_before_the_first_image(prompt, words):
     generator, agents = FakeGenerator(), ShapesBackend("shapes")
-    cast = Components(generator, agents, agents, agents, FakeScorer())
-    correction = asyncio.run(correct(prompt, cast, seed=7))
+    components = Components(generator, agents, agents, agents, FakeScorer())
+    correction = asyncio.run(correct(prompt, components, seed=7))
     assert (correction.status, correction.exit_code) == ("error", PromptError.exit_code)
     assert f"does not know {words}" in correction.error
     assert vocabulary() in correction.error
@@ -464,27 +466,27 @@ def test_cancelling_during_an_agents_turn_propagates():
             return await super().complete(request)
 
     async def scenario():
-        work = asyncio.create_task(correct(PROMPT, cast, seed=7))
+        work = asyncio.create_task(correct(PROMPT, components, seed=7))
         await entered.wait()
         work.cancel()
         await work
 
     entered = asyncio.Event()
     stuck = Stuck("stuck", {"checklist": [CHECKLIST]})
-    cast = Components(FakeGenerator(), stuck, stuck, stuck, FakeScorer())
+    components = Components(FakeGenerator(), stuck, stuck, stuck, FakeScorer())
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(scenario())
 
 
 def test_cancelling_does_not_wait_for_the_generator():
     class Slow(FakeGenerator):
-        def generate(self, shots):
+        def generate(self, shot, on_step=None):
             entered.set()
             assert release.wait(timeout=30)
-            return super().generate(shots)
+            return super().generate(shot, on_step)
 
     async def scenario():
-        work = asyncio.create_task(correct(PROMPT, stage.cast, seed=7))
+        work = asyncio.create_task(correct(PROMPT, stage.components, seed=7))
         await asyncio.to_thread(entered.wait, 30)
         work.cancel()
         try:
@@ -508,6 +510,6 @@ def test_a_keyboard_interrupt_propagates():
             raise KeyboardInterrupt
 
     agent = Interrupted("agent", {})
-    cast = Components(FakeGenerator(), agent, agent, agent, FakeScorer())
+    components = Components(FakeGenerator(), agent, agent, agent, FakeScorer())
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(correct(PROMPT, cast, seed=7))
+        asyncio.run(correct(PROMPT, components, seed=7))

@@ -1,1 +1,1 @@
-"""."""
+"""What ranking costs, beside the way of the published code."""

@@ -1,4 +1,4 @@
-"""`npc-local bench salience`: what ranking costs, the authors' way and ours."""
+"""`python -m benchmarks salience`: what ranking costs, the authors' way and ours."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\b
 Examples:
-  npc-local bench salience
-  npc-local bench salience --size tiny --json
-  npc-local bench salience --size xxl --device cuda --many 500
+  python -m benchmarks salience
+  python -m benchmarks salience --size tiny --json
+  python -m benchmarks salience --size xxl --device cuda --many 500
 """
 
 
@@ -72,8 +72,8 @@ def salience(size: str, prompts: int, many: int, repeats: int, device: str, as_j
     from benchmarks.salience.measure import measure
     from benchmarks.salience.random_t5 import cases, random_t5
     from npc_local.bench.gate.random_flux import choose_device
-    from npc_local.cli.live_view import error_console, libraries_quiet
     from npc_local.core.offline.switches import go_offline
+    from npc_local.core.terminal import error_console, libraries_quiet
 
     go_offline()
     with libraries_quiet() as stdout, tempfile.TemporaryDirectory() as caches:

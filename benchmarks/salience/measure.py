@@ -92,7 +92,7 @@ def measure(
         many: the prompts that are scored in one go, and that bfloat16 is compared on.
         repeats: timed rounds; a round scores each of `some` once. The authors' way gets one.
         caches: an empty directory for word vectors.
-        told: is given what is done next.
+        on_status: is given what is done next.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""."""
+"""How well many prompts keep the models busy."""

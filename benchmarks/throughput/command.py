@@ -1,4 +1,4 @@
-"""`npc-local bench throughput`: how near the schedule comes to its busiest resource's own time.
+"""`python -m benchmarks throughput`: how near a schedule comes to its busiest resource's own time.
 
 Everything is real but the models, which only take time (`sleepers`): the loop, the steps, the
 journal on the disk, the turns on a shared GPU.
@@ -27,9 +27,9 @@ _SIDE = 1024  # pixels: the images that memory is reckoned for
 _AGENTS = ("checklist", "verify", "caption", "propose")
 _EXAMPLES = """\b
 Examples:
-  npc-local bench throughput
-  npc-local bench throughput --prompts 280 --mode phased
-  npc-local bench throughput --agents 2 --no-journal --json
+  python -m benchmarks throughput
+  python -m benchmarks throughput --prompts 280 --mode phased
+  python -m benchmarks throughput --agents 2 --no-journal --json
 """
 
 
@@ -157,9 +157,9 @@ def measure(
     sleepers = Sleepers(durations)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         kept = stack.enter_context(Journal.open(Path(folder), {})) if journal else None
-        steps = Stages(sleepers.cast(phased=mode == "phased"), kept, agents=agents)
+        stages = Stages(sleepers.cast(phased=mode == "phased"), kept, agents=agents)
         begun = time.perf_counter()
-        asyncio.run(_correct(steps, prompts, in_flight))
+        asyncio.run(_correct(stages, prompts, in_flight))
         wall = time.perf_counter() - begun
     least = least_swaps(sleepers_prompts(prompts)) if mode == "phased" else 0
     busiest, own = _busiest(sleepers, agents, least)
@@ -179,7 +179,7 @@ def measure(
     )
 
 
-async def _correct(steps: Stages, prompts: int, in_flight: int) -> None:
+async def _correct(stages: Stages, prompts: int, in_flight: int) -> None:
     """Correct prompts; an error of one is a mistake in here."""
     from benchmarks.throughput import simulated_models as world
     from npc_local.core.errors import NpcError
@@ -193,7 +193,7 @@ async def _correct(steps: Stages, prompts: int, in_flight: int) -> None:
 
     await for_each(
         world.prompts(prompts),
-        lambda prompt: correct(prompt, steps=steps, seed=0, candidates=world.CANDIDATES),
+        lambda prompt: correct(prompt, stages=stages, seed=0, candidates=world.CANDIDATES),
         in_flight=in_flight,
         done=taken,
     )

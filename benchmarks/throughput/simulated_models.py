@@ -18,8 +18,9 @@ from PIL import Image
 
 from npc_local.backends.base import Reply, Request
 from npc_local.core.records import Render, Shot
+from npc_local.generator.base import OnStep
+from npc_local.run.components import Components
 from npc_local.run.gpu_sharing import GpuSharing, Phases, Side
-from npc_local.run.stages import Components
 
 CANDIDATES = 5
 _FAILS = 0.63  # of the original images (paper, GenEval++)
@@ -63,7 +64,7 @@ class Sleepers:
     most_agents: int = 0
     _agents: int = 0
 
-    def cast(self, *, phased: bool) -> Components:
+    def components(self, *, phased: bool) -> Components:
         """Return them as a cast, with the models of all of them resident or taking turns."""
         phases = None
         if phased:
@@ -76,17 +77,16 @@ class Sleepers:
         each = asdict(self.durations)
         return sum((self.calls[name] * each[name] for name in names or self.calls), 0.0)
 
-    def generate(self, shots: Sequence[Shot]) -> list[Render]:
+    def generate(self, shot: Shot, on_step: OnStep | None = None) -> Render:
         """Take the time of an image; its red value is the rank of its negative, from 1.
 
         No two prompts have the same image, which would be described once.
         """
-        [shot] = shots
         self._spend("image")
         rank = 0 if shot.negative is None else int(shot.negative.split()[-1])
         high, low = divmod(int(shot.prompt.split()[1]), 256)
         image = Image.new("RGB", (8, 8), (rank, high % 256, low))
-        return [Render(image, forwards=50, seconds=self.durations.image)]
+        return Render(image, forwards=50, seconds=self.durations.image)
 
     def score(self, prompt: str, negatives: Sequence[str]) -> list[float]:
         """Take the time of a ranking; the order stays as it is."""

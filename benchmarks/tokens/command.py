@@ -1,4 +1,4 @@
-"""`npc-local bench tokens`: how well the rules for salient tokens find what a person marked.
+"""`python -m benchmarks tokens`: how well the rules for salient tokens find what a person marked.
 
 Leaves out labels (`token_labels`), measures (`token_bench`) and the rules (`salience.tokens`).
 """
@@ -21,9 +21,9 @@ RULES: tuple[Rule, ...] = ("released", "quantity", "parser", "auto")
 
 _EXAMPLES = """\b
 Examples:
-  npc-local bench tokens
-  npc-local bench tokens --set dev --show 10
-  npc-local bench tokens --set test --prompts mine.txt --json
+  python -m benchmarks tokens
+  python -m benchmarks tokens --set dev --show 10
+  python -m benchmarks tokens --set test --prompts mine.txt --json
 """
 
 
@@ -74,8 +74,8 @@ def tokens(
     """
     from benchmarks.tokens.labels import Set, load, read_prompts
     from benchmarks.tokens.score import coverage, misses, score
-    from npc_local.cli.live_view import libraries_quiet
     from npc_local.core.offline.switches import go_offline
+    from npc_local.core.terminal import libraries_quiet
 
     sets: tuple[Set, ...] = get_args(Set) if name == "all" else (name,)
     go_offline()

@@ -94,11 +94,11 @@ class Outcome:
 class Trial:
     """One prompt under one seed: a base image, and each arm from there."""
 
-    def __init__(self, prompt: str, seed: int, steps: Stages, budget: int) -> None:
+    def __init__(self, prompt: str, seed: int, stages: Stages, budget: int) -> None:
         """Take the prompt, the base image's seed, and how many images an arm may make after it."""
         self.prompt = prompt
         self.seed = seed
-        self._steps = steps
+        self._stages = stages
         self._budget = budget
         self._base: tuple[Checklist, Attempt] | None = None
 
@@ -124,11 +124,15 @@ class Trial:
     async def _begin(self) -> tuple[Checklist, Attempt]:
         """Make and judge the base image, once for all arms."""
         if self._base is None:
-            steps = self._steps
-            for part in (steps.cast.verifier, steps.cast.proposer, steps.cast.scorer):
+            stages = self._stages
+            for part in (
+                stages.components.verifier,
+                stages.components.proposer,
+                stages.components.scorer,
+            ):
                 part.accepts(self.prompt)
             # From the prompt alone: the loop must not learn what the judge will look for.
-            checklist = await steps.checklist(self.prompt)
+            checklist = await stages.checklist(self.prompt)
             shot = Shot(self.prompt, None, self.seed)
             self._base = checklist, await self._attempt(shot, None, checklist)
         return self._base
@@ -150,20 +154,20 @@ class Trial:
 
     async def _candidates(self, mode: Proposals, base: Attempt) -> tuple[Candidate, ...]:
         """Return negative prompts about the base image, the highest salience first."""
-        steps, caption = self._steps, None
+        stages, caption = self._stages, None
         if mode != "prompt-only":
-            caption = await steps.describe(base.render.image)
+            caption = await stages.describe(base.render.image)
         reason = base.verdict.reason
-        proposal = await steps.propose(self.prompt, caption, reason, self._budget, mode)
+        proposal = await stages.propose(self.prompt, caption, reason, self._budget, mode)
         if not proposal.negatives:
             return ()
-        return await steps.rank(self.prompt, proposal.negatives)
+        return await stages.rank(self.prompt, proposal.negatives)
 
     async def _attempt(
         self, shot: Shot, candidate: Candidate | None, checklist: Checklist
     ) -> Attempt:
-        render = await self._steps.generate(shot)
-        verdict = await self._steps.verify(self.prompt, checklist, render.image)
+        render = await self._stages.generate(shot)
+        verdict = await self._stages.verify(self.prompt, checklist, render.image)
         return Attempt(candidate, render, verdict)
 
 

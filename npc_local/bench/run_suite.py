@@ -15,7 +15,6 @@ from typing import Any
 
 from npc_local.bench.analysis import tables
 from npc_local.bench.analysis.summary import summary
-from npc_local.bench.progress import Progress
 from npc_local.bench.runner import (
     GIVEN,
     Done,
@@ -35,12 +34,14 @@ from npc_local.core.config.settings import BackendSettings
 from npc_local.core.files.atomic import write_durably
 from npc_local.core.hashing import digest
 from npc_local.core.offline import egress
+from npc_local.core.terminal import Progress
+from npc_local.run.components import Components
 from npc_local.run.factory import open_agent
 from npc_local.run.journal.journal import Journal
 from npc_local.run.journal.sticky_failures import SettledJournal
 from npc_local.run.pool import default_in_flight
 from npc_local.run.session import open_session
-from npc_local.run.stages import Components, Stages
+from npc_local.run.stages import Stages
 
 # Of a backend: what has no say in its answers.
 _WAITING: Any = {
@@ -120,7 +121,7 @@ async def measure(job: Job, on_status: Callable[[str], None]) -> Measured:
 
     Args:
         job: what to do.
-        told: is told what is waited for, and where things are.
+        on_status: is told what is waited for, and where things are.
 
     Raises:
         NpcError: it could not begin, or nothing more can be done or kept.
@@ -131,19 +132,19 @@ async def measure(job: Job, on_status: Callable[[str], None]) -> Measured:
     todo = tasks(chosen, job.seeds)
     files = {} if job.given is None else images_from(job.given, chosen)
     opened = _open(job, on_status) if job.given is None else _open_judge(job)
-    async with opened as (steps, journal):
-        judge = Judge(job.suite, steps.cast.judge)
+    async with opened as (stages, journal):
+        judge = Judge(job.suite, stages.components.judge)
         in_flight = default_in_flight(job.profile, job.agents)
         with Progress(len(todo) * len(job.arms), "results") as progress:
             done = _shown(progress)
             if job.given is None:
-                cast = steps.cast
-                agents = (cast.verifier, cast.proposer, cast.judge)
+                components = stages.components
+                agents = (components.verifier, components.proposer, components.judge)
                 check_prompts(chosen, [agent for agent in agents if agent is not None])
                 results = await run(
                     todo,
                     job.arms,
-                    steps,
+                    stages,
                     judge,
                     budget=job.profile.candidates,
                     in_flight=in_flight,
@@ -151,7 +152,7 @@ async def measure(job: Job, on_status: Callable[[str], None]) -> Measured:
                 )
             else:
                 results = await judge_images(
-                    todo, files, steps, judge, in_flight=in_flight, done=done
+                    todo, files, stages, judge, in_flight=in_flight, done=done
                 )
         found = await asyncio.to_thread(_write, job, journal, results)
         if job.export is not None:
@@ -187,8 +188,8 @@ async def _open(
         judge=name,
         open_journal=open_journal,
         on_status=on_status,
-    ) as steps:
-        yield steps, kept[0]
+    ) as stages:
+        yield stages, kept[0]
 
 
 @asynccontextmanager
@@ -197,9 +198,9 @@ async def _open_judge(job: Job) -> AsyncIterator[tuple[Stages, SettledJournal]]:
     nobody: Any = None  # nothing but `Stages.once` is asked for
     async with nullcontext() if job.judge is None else open_agent(*job.judge) as judge:
         identity = {"suite": _identity(job.suite), "images": "made elsewhere"}
-        cast = Components(nobody, nobody, nobody, nobody, nobody, judge=judge)
+        components = Components(nobody, nobody, nobody, nobody, nobody, judge=judge)
         with _journal(job, job.directory, identity) as journal:
-            yield Stages(cast, journal, agents=job.agents), journal
+            yield Stages(components, journal, agents=job.agents), journal
 
 
 def _journal(job: Job, directory: Path, identity: Mapping[str, Any]) -> SettledJournal:

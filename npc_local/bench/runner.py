@@ -1,6 +1,6 @@
 """Runs arms over the prompts of a benchmark, and has every result judged.
 
-What a step is and whether it has been done is `steps`' matter, how many prompts are under way the
+What a step is and whether it has been done is `stages`' matter, how many prompts are under way the
 engine's, what the numbers mean `summary`'s. A step that fails is an error of the arm that needed it
 and of no other; it is never a wrong answer.
 """
@@ -79,11 +79,11 @@ class Judge:
     suite: Suite
     backend: Backend | None
 
-    async def __call__(self, steps: Stages, item: BenchItem, image: Image) -> Judgement:
+    async def __call__(self, stages: Stages, item: BenchItem, image: Image) -> Judgement:
         """Judge one image, unless the journal has the answer; errors as the suite's."""
         key = {**self.suite.asked(self.backend, item), "image": image}
         work = partial(self.suite.judge, self.backend, item, image)
-        return await steps.once("judge", key, work, Judgement)
+        return await stages.once("judge", key, work, Judgement)
 
 
 def choose(items: Sequence[BenchItem], limit: int | None) -> list[BenchItem]:
@@ -122,7 +122,7 @@ def check_prompts(items: Sequence[BenchItem], agents: Sequence[Backend]) -> None
 async def run(
     todo: Sequence[Task],
     arms: Sequence[str],
-    steps: Stages,
+    stages: Stages,
     judge: Judge,
     *,
     budget: int,
@@ -134,7 +134,7 @@ async def run(
     Args:
         todo: the tasks.
         arms: names of `ARMS`.
-        steps: does the steps.
+        stages: does the work.
         judge: judges the result of each arm.
         budget: images that an arm may make after the base image.
         in_flight: tasks under way at once.
@@ -145,10 +145,10 @@ async def run(
     """
 
     async def work(task: Task) -> list[Result]:
-        trial = Trial(task.item.prompt, task.image_seed, steps, budget)
+        trial = Trial(task.item.prompt, task.image_seed, stages, budget)
         results = []
         for arm in arms:
-            results.append(await _run_arm(task, arm, trial, steps, judge))
+            results.append(await _run_arm(task, arm, trial, stages, judge))
             done(results[-1])
         return results
 
@@ -158,7 +158,7 @@ async def run(
 async def judge_images(
     todo: Sequence[Task],
     files: dict[int, Path],
-    steps: Stages,
+    stages: Stages,
     judge: Judge,
     *,
     in_flight: int,
@@ -169,7 +169,7 @@ async def judge_images(
     Args:
         todo: the tasks.
         files: the image of each item, by its number.
-        steps: does the steps; only the judge's.
+        stages: does the work; only the judge's.
         judge: judges each image.
         in_flight: images under way at once.
         done: told each result as it comes.
@@ -181,7 +181,7 @@ async def judge_images(
     async def work(task: Task) -> list[Result]:
         try:
             image = open_image(files[task.item.number])
-            result = Result(task, GIVEN, None, await judge(steps, task.item, image))
+            result = Result(task, GIVEN, None, await judge(stages, task.item, image))
         except ENDS_RUN:
             raise
         except Exception as failure:
@@ -225,12 +225,12 @@ def _counted(failure: Exception) -> NpcError:
     return as_error(failure)
 
 
-async def _run_arm(task: Task, arm: str, trial: Trial, steps: Stages, judge: Judge) -> Result:
+async def _run_arm(task: Task, arm: str, trial: Trial, stages: Stages, judge: Judge) -> Result:
     """Run one arm and have its result judged; what fails is in the result."""
     outcome = None
     try:
         outcome, image = await trial.run(ARMS[arm])
-        return Result(task, arm, outcome, await judge(steps, task.item, image))
+        return Result(task, arm, outcome, await judge(stages, task.item, image))
     except ENDS_RUN:
         raise
     except Exception as failure:

@@ -56,8 +56,8 @@ def verify(
     """
     import asyncio
 
-    from npc_local.cli.live_view import libraries_quiet
     from npc_local.core.prompts import check_prompt
+    from npc_local.core.terminal import libraries_quiet
 
     chosen, checked = _profile(profile, config, overrides), check_prompt(prompt)
     picture = _open_image(image)
@@ -95,7 +95,7 @@ def caption(
     """Describe IMAGE, as the profile's captioner sees it."""
     import asyncio
 
-    from npc_local.cli.live_view import libraries_quiet
+    from npc_local.core.terminal import libraries_quiet
 
     chosen, picture = _profile(profile, config, overrides), _open_image(image)
     with libraries_quiet() as stdout:
@@ -147,10 +147,10 @@ def propose(
     """
     import asyncio
 
-    from npc_local.cli.live_view import libraries_quiet
     from npc_local.core.errors import ConfigError
     from npc_local.core.prompts import check_prompt
     from npc_local.core.records import Caption
+    from npc_local.core.terminal import libraries_quiet
 
     chosen, checked = _profile(profile, config, overrides), check_prompt(prompt)
     given = [
@@ -294,7 +294,7 @@ def _print_json(data: Mapping[str, Any], stdout: TextIO) -> None:
 
 
 def _print_verdict(verdict: Verdict, stdout: TextIO) -> None:
-    from npc_local.cli.live_view import plain
+    from npc_local.core.terminal import plain
 
     held = sum(claim.holds for claim in verdict.claims)
     outcome = "correct" if verdict.correct else "not correct"
@@ -307,7 +307,7 @@ def _print_verdict(verdict: Verdict, stdout: TextIO) -> None:
 
 
 def _print_caption(found: Caption, stdout: TextIO) -> None:
-    from npc_local.cli.live_view import plain
+    from npc_local.core.terminal import plain
 
     print(plain(found.text), file=stdout)
     for flag in found.flags:
@@ -315,7 +315,7 @@ def _print_caption(found: Caption, stdout: TextIO) -> None:
 
 
 def _print_proposal(proposal: Proposal, stdout: TextIO) -> None:
-    from npc_local.cli.live_view import plain
+    from npc_local.core.terminal import plain
 
     for one in proposal.negatives:
         note = "  (from the fallback list)" if one.fallback else ""

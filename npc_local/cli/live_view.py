@@ -6,13 +6,8 @@ and models are shown literally: no markup, no control characters. Nothing is dec
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from rich.console import Console
 from rich.padding import Padding
@@ -20,7 +15,6 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from npc_local.core.prompts import is_control
 from npc_local.core.records import (
     Candidate,
     Caption,
@@ -30,6 +24,7 @@ from npc_local.core.records import (
     Render,
     Verdict,
 )
+from npc_local.core.terminal import plain
 from npc_local.loop import StageFinished, StageName, StageStarted
 
 _DOING: dict[StageName, str] = {
@@ -47,33 +42,6 @@ _STATUS_STYLE = {
     "best-effort": "bold yellow",
     "error": "bold red",
 }
-
-
-def error_console() -> Console:
-    """Return a console on standard error that takes every text as it is."""
-    return Console(stderr=True, markup=False, emoji=False, highlight=False)
-
-
-@contextmanager
-def libraries_quiet() -> Iterator[TextIO]:
-    """Keep libraries' warnings to themselves and their prints off standard output, given here."""
-    stdout, disabled = sys.stdout, logging.root.manager.disable
-    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
-        if not sys.warnoptions:
-            warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield stdout
-        finally:
-            logging.disable(disabled)
-
-
-def plain(text: str) -> str:
-    """Return text in one line, without what could drive the terminal."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if is_control(character) else character
-        for character in " ".join(text.split())
-    )
 
 
 class LiveView:

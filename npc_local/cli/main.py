@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from npc_local import __version__
 from npc_local.cli import options
 from npc_local.core.errors import ConfigError, NpcError
+from npc_local.core.versions import __version__
 
 if TYPE_CHECKING:
     from npc_local.core.config.load import ResolvedProfile
 
 INTERRUPTED = 130
-ARGUMENTS = f"{__name__}.arguments"
-"""Where a context's `meta` has the arguments that the command line was given."""
 
 # Commands with a module of their own, which names them as the key does and imports little.
 _ELSEWHERE = {
@@ -57,7 +55,7 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as they came, for whoever runs this command line once more."""
-        ctx.meta[ARGUMENTS] = tuple(args)
+        ctx.meta[options.ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -71,7 +69,7 @@ class _Commands(click.Group):
                 finally:
                     _tell_blocked()
         except NpcError as error:
-            from npc_local.cli.live_view import plain
+            from npc_local.core.terminal import plain
 
             message = "\n".join(plain(line) for line in str(error).splitlines())
             click.echo(f"error: {message}", err=True)
@@ -99,7 +97,7 @@ def _tell_blocked() -> None:
 
     blocked = report()["blocked"]
     if blocked:
-        from npc_local.cli.live_view import plain
+        from npc_local.core.terminal import plain
 
         lines = [f"blocked: {one['what']} {one['to']}, from {one['from'][0]}" for one in blocked]
         for line in dict.fromkeys(lines):
@@ -221,8 +219,9 @@ def run(
         ctx.exit(_run_file(ctx, file, chosen, seed, out, fresh, agents, in_flight, as_json))
     import asyncio
 
-    from npc_local.cli.live_view import LiveView, error_console, libraries_quiet
+    from npc_local.cli.live_view import LiveView
     from npc_local.cli.run_prompts import Job, correct_all, output
+    from npc_local.core.terminal import error_console, libraries_quiet
 
     display = LiveView(error_console(), terse=as_json)
     with output(out) as (directory, journal), libraries_quiet() as stdout:
@@ -242,14 +241,14 @@ def _run_file(
     as_json: bool,
 ) -> int:
     """Correct the prompts of a file, watched over by this process if it is a command's own."""
-    from npc_local.cli.live_view import libraries_quiet, plain
+    from npc_local.core.terminal import libraries_quiet, plain
     from npc_local.run.prompt_file import read_prompts
     from npc_local.run.supervisor import Link, can_supervise, choose_directory, supervise
 
     orders = read_prompts(file, seed)
     link = Link()
     directory = link.directory or choose_directory(out, fresh=fresh)
-    if link.directory is None and can_supervise(ctx.meta[ARGUMENTS]):
+    if link.directory is None and can_supervise(ctx.meta[options.ARGUMENTS]):
         return supervise(directory, lambda what: click.echo(plain(what), err=True))
     from npc_local.run.batch import Job, run_batch
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+ARGUMENTS = "npc_local.cli.arguments"
+"""Where a context's `meta` has the arguments that the command line was given."""
+
 encoder = click.option(
     "--encoder",
     metavar="NAME_OR_DIR",

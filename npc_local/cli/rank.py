@@ -59,9 +59,9 @@ def rank(
     Also shows what of the prompt is salient: words that say what the picture must show. With the
     paper's formula a score is the mean of its terms, the cosines of the salient words.
     """
-    from npc_local.cli.live_view import error_console, libraries_quiet
     from npc_local.core.offline.switches import go_offline
     from npc_local.core.prompts import check_prompt
+    from npc_local.core.terminal import error_console, libraries_quiet
     from npc_local.salience.find_encoder import chosen_encoder
     from npc_local.salience.scorer import SalienceScorer
 
@@ -137,7 +137,7 @@ def _highlighted(prompt: str, tokens: Sequence[SalientToken]) -> Text:
 
 def _lines(texts: Sequence[str], order: Sequence[int], found: Ranking) -> list[str]:
     """Return a line a negative, best first, its largest terms behind the score."""
-    from npc_local.cli.live_view import plain
+    from npc_local.core.terminal import plain
 
     width = max(len(plain(text)) for text in texts)
     lines = []

@@ -68,19 +68,19 @@ async def correct_all(prompts: Sequence[str], job: Job) -> int:
             on_status=job.display.waiting,
             on_step=job.display.progress,
         )
-        steps = await stack.enter_async_context(opening)
+        stages = await stack.enter_async_context(opening)
         job.display.stop()
         for number, prompt in enumerate(prompts, start=1):
             alone = len(prompts) == 1
             folder = job.directory if alone else job.directory / folder_name(number, prompt)
             job.display.begin(prompt, job.seed, number=number, total=len(prompts))
             kept = ResultFolder(folder, prompt, job.seed, job.profile)
-            correction = await _correct_one(prompt, steps, kept, job)
+            correction = await _correct_one(prompt, stages, kept, job)
             code = code or correction.exit_code or 0
     return code
 
 
-async def _correct_one(prompt: str, steps: Stages, kept: ResultFolder, job: Job) -> Correction:
+async def _correct_one(prompt: str, stages: Stages, kept: ResultFolder, job: Job) -> Correction:
     """Correct one prompt, keeping and showing what happens, whatever happens."""
 
     def watch(event: StageStarted | StageFinished) -> None:
@@ -96,7 +96,7 @@ async def _correct_one(prompt: str, steps: Stages, kept: ResultFolder, job: Job)
 
     try:
         correction = await correct(
-            prompt, steps=steps, seed=job.seed, candidates=job.profile.candidates, watch=watch
+            prompt, stages=stages, seed=job.seed, candidates=job.profile.candidates, watch=watch
         )
     except (asyncio.CancelledError, KeyboardInterrupt):
         finish(kept.broken_off("interrupted", INTERRUPTED))

@@ -1,40 +1,18 @@
-"""What determines an answer, and what makes two runs the same: canonical JSON and its SHA-256."""
+"""One digest of what determines an answer: plain data, pixels, source code."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
-import importlib.metadata
 import json
-import reprlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL.Image import Image
 from pydantic_core import to_jsonable_python
 
-if TYPE_CHECKING:
-    from npc_local.core.config.load import ResolvedProfile
-    from npc_local.run.stages import Components
-
-_PACKAGE = Path(__file__).resolve().parent
-_ROLES = ("roles", "templating.py", "phrases.py", "records.py")
-# Of each kind of step: the code and the templates that have a say in the answer, whoever gives it.
-CODE = {
-    "checklist": (*_ROLES, "templates/checklist.*"),
-    "verify": (*_ROLES, "templates/verify.*"),
-    "caption": (*_ROLES, "templates/caption.*"),
-    "propose": (*_ROLES, "templates/propose*"),
-    "generate": ("diffusion", "records.py"),
-    "rank": (
-        *("salience/rules", "salience/tokens.py", "salience/encoders.py", "salience/formulas.py"),
-        *("salience/scorer.py", "salience/ranking.py", "records.py"),
-    ),
-}
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def plain(value: object) -> Any:
@@ -68,7 +46,10 @@ def pixel_hash(image: Image) -> str:
 
 @cache
 def code_digest(*parts: str) -> str:
-    """Return the SHA-256 over source files and templates of this package.
+    """Return the SHA-256 over what source files and templates of this package say.
+
+    Comments, docstrings, layout, and where a file lies or is imported from say nothing: a run that
+    was begun before such a change goes on after it.
 
     Args:
         parts: files, folders and glob patterns, relative to the package.
@@ -76,86 +57,41 @@ def code_digest(*parts: str) -> str:
     Raises:
         ValueError: a part names no file.
     """
-    hashed = hashlib.sha256()
+    contents: list[str] = []
     for part in parts:
-        found = [
+        files = [
             file
             for place in _PACKAGE.glob(part)
             for file in (place.rglob("*") if place.is_dir() else [place])
             if file.suffix in (".py", ".txt")
         ]
-        if not found:
+        if not files:
             raise ValueError(f"{part!r} names no source file of this package")
-        for file in sorted(found):
-            content = file.read_bytes()
-            head = f"{file.relative_to(_PACKAGE).as_posix()} {len(content)}\n"
-            hashed.update(head.encode() + content)
-    return hashed.hexdigest()
+        contents += [_said(file.read_text(encoding="utf-8"), file.suffix) for file in set(files)]
+    return digest(sorted(contents))
 
 
-def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in which keys two mappings differ, nested ones as `generator.steps`."""
-    old, new = dict(_flat(there)), dict(_flat(now))
-    return [
-        f"{key}: {_shown(old, key)} there, {_shown(new, key)} now"
-        for key in {**old, **new}
-        if (key in old, old.get(key)) != (key in new, new.get(key))
-    ]
+def _said(text: str, suffix: str) -> str:
+    """Return the part of a file that has a say: of Python its syntax tree, of a template all."""
+    return ast.dump(_Meaning().visit(ast.parse(text))) if suffix == ".py" else text
 
 
-def run_identity(profile: ResolvedProfile, cast: Components) -> dict[str, Any]:
-    """Return what must not change while a run goes on: settings, models by content, code, versions.
+class _Meaning(ast.NodeTransformer):
+    """Takes docstrings out of a syntax tree, and the modules that this package's names are from."""
 
-    Where models lie, how long is waited for them and whose turn it is on the GPU may change. Reads
-    all model files once: minutes for large ones. The cast is open, its backends checked.
-
-    Raises:
-        ModelFilesError: a file cannot be read.
-    """
-    away = {"path", "device", "more_devices", "gguf", "loras"}
-    backends = profile.backends
-    agents = {
-        "verifier": (backends[profile.verifier], cast.verifier),
-        "captioner": (backends[profile.captioner], cast.captioner),
-        "proposer": (backends[profile.proposer], cast.proposer),
-    }
-    described = {"kind", "model", "temperature", "max_pixels", "image_factor"}
-    return {
-        "candidates": profile.candidates,
-        "rules": asdict(cast.rules),
-        "generator": profile.generator.model_dump(mode="json", exclude=away)
-        | {"fingerprint": cast.generator.fingerprint()},
-        "encoder": profile.encoder.model_dump(mode="json", exclude={"path", "device"})
-        | {"fingerprint": cast.scorer.fingerprint()},
-        **{
-            role: settings.model_dump(mode="json", include=described)
-            | {"fingerprint": backend.fingerprint()}
-            for role, (settings, backend) in agents.items()
-        },
-        "code": {kind: code_digest(*parts) for kind, parts in CODE.items()},
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("diffusers", "pillow", "torch", "transformers")
-        },
-    }
+    def visit(self, node: ast.AST) -> Any:
+        """Return the node without what says nothing."""
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("npc_local"):
+            names = sorted(node.names, key=lambda alias: (alias.name, alias.asname or ""))
+            return [ast.ImportFrom("npc_local", [alias], level=0) for alias in names]
+        return self.generic_visit(node)
 
 
 def _fallback(value: object) -> object:
     if isinstance(value, Image):
         return {"pixels": pixel_hash(value)}
     raise ValueError(f"{type(value).__name__} has no place in a key")
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    if key not in flat:
-        return "absent"
-    value = flat[key]
-    return value if isinstance(value, str) and 0 < len(value) <= 16 else _SHORT.repr(value)

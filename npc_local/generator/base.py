@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from npc_local.core.records import Render, Shot
+
+OnStep = Callable[[int, int], None]
+"""Called after each denoising step with (steps done, in all); what it raises ends the call."""
 
 
 class Generator(Protocol):
     """Makes images. Synchronous: one worker thread owns it."""
 
-    def generate(self, shots: Sequence[Shot]) -> list[Render]:
-        """Make one image a shot, in order. Same shot, same settings, same machine: same bytes.
+    def generate(self, shot: Shot, on_step: OnStep | None = None) -> Render:
+        """Make one image. Same shot, same settings, same machine: same bytes.
 
         Raises:
+            DeviceLostError: the GPU has failed for good; this process can make no more images.
             GeneratorError: the model failed (out of memory, not a number, ...).
         """
         ...
 
     def fingerprint(self) -> str:
         """Return a string that changes whenever the images may change."""
+        ...
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """What can give the GPU back, for `gpu = "phased"`."""
+
+    def leave_device(self) -> None:
+        """Give the GPU's memory back."""
+        ...
+
+    def enter_device(self) -> None:
+        """Take the GPU's memory again, if the model is loaded.
+
+        Raises:
+            GeneratorError: there is not enough.
+        """
         ...

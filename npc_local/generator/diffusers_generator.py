@@ -10,7 +10,6 @@ import gc
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +18,7 @@ from npc_local.core.device import resolve_device
 from npc_local.core.errors import ConfigError, GeneratorError
 from npc_local.core.files.model_directory import hash_files
 from npc_local.core.records import Render, Shot
+from npc_local.generator.base import OnStep
 from npc_local.generator.early_negative.gate import check_true_cfg_scale
 from npc_local.generator.family import Pipeline
 from npc_local.generator.loading.directory import INDEX, check_directory, lora_file
@@ -31,7 +31,6 @@ class DiffusersGenerator:
 
     Attributes:
         settings: what the images are made with.
-        on_step: called after each denoising step with (steps done, steps in all).
     """
 
     def __init__(self, settings: GeneratorSettings) -> None:
@@ -43,7 +42,6 @@ class DiffusersGenerator:
         """
         check_true_cfg_scale(settings.true_cfg_scale)
         self.settings = settings
-        self.on_step: Callable[[int, int], None] | None = None
         self._family, self._components = check_directory(settings)
         self._cache = late_cache(settings, self._family)
         if settings.guidance_scale is not None and self._family.embedded is None:
@@ -82,17 +80,21 @@ class DiffusersGenerator:
             **arguments,
         )
 
-    def generate(self, shots: Sequence[Shot]) -> list[Render]:
-        """Make one image a shot, in order; the same shot gives the same bytes.
+    def generate(self, shot: Shot, on_step: OnStep | None = None) -> Render:
+        """Make one image; the same shot gives the same bytes.
+
+        Args:
+            shot: what to make.
+            on_step: called after each denoising step with (steps done, steps in all).
 
         Raises:
+            DeviceLostError: the GPU has failed for good; this process can make no more images.
             ConfigError: an option does not fit the model, the device or what is installed.
             ModelFilesError: diffusers cannot load the directory.
             GeneratorError: out of memory, the model failed, or it made no usable picture.
             PromptError: a text is longer than the model reads, or a negative is its own prompt.
         """
-        self._sampler.on_step = self.on_step
-        return self._sampler.generate(shots)
+        return self._sampler.generate(shot, on_step)
 
     def leave_device(self) -> None:
         """Give the GPU's memory back; `enter_device`, or the next image, takes it again.

@@ -12,12 +12,13 @@ import inspect
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from npc_local.core.errors import ConfigError, DeviceLostError, GeneratorError, PromptError
 from npc_local.core.records import Render, Shot
+from npc_local.generator.base import OnStep
 from npc_local.generator.early_negative.gate import Gate, check_true_cfg_scale, gated
 from npc_local.generator.early_negative.guided_call import FirstPrediction
 from npc_local.generator.early_negative.text_memo import TextMemo
@@ -53,7 +54,6 @@ class PipelineGenerator:
 
     Attributes:
         pipe: the pipeline. It is called, never changed for good, unless memory runs out.
-        on_step: called after each denoising step with (steps done, steps in all).
         fallbacks: what was switched on, so far, to get along with the memory.
     """
 
@@ -93,7 +93,6 @@ class PipelineGenerator:
         if negative_steps < 1:
             raise ConfigError(f"negative_steps = {negative_steps} would ignore the negative prompt")
         self.pipe = pipe
-        self.on_step: Callable[[int, int], None] | None = None
         self.fallbacks: tuple[str, ...] = ()
         self._scale = scale
         self._steps = negative_steps
@@ -103,28 +102,23 @@ class PipelineGenerator:
         self._memo = TextMemo()
         self._firsts: OrderedDict[tuple[str, int], FirstPrediction] = OrderedDict()
 
-    def generate(self, shots: Sequence[Shot]) -> list[Render]:
-        """Make one image a shot, in order; the same shot gives the same bytes.
+    def generate(self, shot: Shot, on_step: OnStep | None = None) -> Render:
+        """Make one image; the same shot gives the same bytes.
+
+        Args:
+            shot: what to make.
+            on_step: called after each denoising step with (steps done, steps in all).
 
         Raises:
+            ConfigError: the pipeline makes images of another size than the one asked for.
             DeviceLostError: the GPU has failed for good; this process can make no more images.
             GeneratorError: out of memory, the model failed, or it made no usable picture.
             PromptError: a text is longer than the model reads, or a negative is its own prompt.
         """
-        return [self._render(shot) for shot in shots]
-
-    def fingerprint(self) -> str:
-        """Return a SHA-256 over the settings, the library versions and all weights in memory."""
-        cache = None if self._late_cache is None else self._late_cache()
-        chosen = self._scale, self._steps, self._after, sorted(self._arguments.items()), cache
-        return pipeline_fingerprint(self.pipe, chosen)
-
-    def _render(self, shot: Shot) -> Render:
-        """Make one image, or raise a GeneratorError that says why there is none."""
         self._check_texts(shot)
         start = time.perf_counter()
         before, tried = self.fallbacks, tuple[str, ...]()
-        found = self._tried(shot)
+        found = self._tried(shot, on_step)
         for name, step in LADDER:
             if found is not None:
                 break
@@ -132,7 +126,7 @@ class PipelineGenerator:
             self.free()
             if step is None or step(self.pipe):
                 tried += (name,)
-                found = self._tried(shot)
+                found = self._tried(shot, on_step)
                 if step is not None:  # it stays on
                     self.fallbacks += (name,)
         if found is None:
@@ -150,10 +144,16 @@ class PipelineGenerator:
             fallbacks=tuple(dict.fromkeys((*before, *tried))),
         )
 
-    def _tried(self, shot: Shot) -> tuple[np.ndarray[Any, Any], int] | None:
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the settings, the library versions and all weights in memory."""
+        cache = None if self._late_cache is None else self._late_cache()
+        chosen = self._scale, self._steps, self._after, sorted(self._arguments.items()), cache
+        return pipeline_fingerprint(self.pipe, chosen)
+
+    def _tried(self, shot: Shot, on_step: OnStep | None) -> tuple[np.ndarray[Any, Any], int] | None:
         """Return the picture, (H, W, 3) floats in [0, 1], and its forwards; None: out of memory."""
         try:
-            return self._sample(shot)
+            return self._sample(shot, on_step)
         except _MODEL_FAILS as error:
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 return None
@@ -161,7 +161,7 @@ class PipelineGenerator:
                 raise DeviceLostError(f"the GPU failed while making an image: {error}") from error
             raise GeneratorError(f"the model failed: {error}") from error
 
-    def _sample(self, shot: Shot) -> tuple[np.ndarray[Any, Any], int]:
+    def _sample(self, shot: Shot, on_step: OnStep | None) -> tuple[np.ndarray[Any, Any], int]:
         import torch
 
         pipe = self.pipe
@@ -172,7 +172,7 @@ class PipelineGenerator:
             self._after,
             confines=shot.negative is not None,
             first=self._first_of(shot),
-            on_step=self.on_step,
+            on_step=on_step,
             on_late=self._enable_cache if self._late_cache is not None else None,
             memo=self._memo,
         )

@@ -1,6 +1,6 @@
 """`npc-local run --prompts FILE`: many prompts on one set of models, a folder each, resumable.
 
-How prompts share the models is left to `engine` and `steps`, what a folder holds to `rundir`, and
+How prompts share the models is left to `engine` and `stages`, what a folder holds to `rundir`, and
 what survives a crash to `journal` and `supervise`.
 """
 
@@ -25,13 +25,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from npc_local.cli.live_view import error_console, plain
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.errors import ConfigError, NpcError
-from npc_local.core.hashing import differences
 from npc_local.core.records import Correction, Status
+from npc_local.core.terminal import error_console, plain
 from npc_local.core.threads import run_in
 from npc_local.loop import StageFinished, StageStarted, correct
+from npc_local.run.journal.differences import differences
 from npc_local.run.output.result_folder import RECORD, ResultFolder, folder_name, is_whole
 from npc_local.run.pool import AGENTS, ENDS_RUN, default_in_flight, for_each
 from npc_local.run.prompt_file import Order
@@ -109,16 +109,16 @@ async def _run(job: Job, desk: _Desk) -> None:
         same={"seed": job.seed},
         agents=agents,
         on_status=desk.tell,
-    ) as steps:
+    ) as stages:
         desk.begun = True
-        generators = 1 + len(steps.cast.more_generators)
+        generators = 1 + len(stages.components.more_generators)
         in_flight = job.in_flight or default_in_flight(job.profile, agents, generators)
         writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         try:
             with desk.progress:
                 await for_each(
                     job.orders,
-                    lambda order: _correct(order, job, steps, writer, desk.link),
+                    lambda order: _correct(order, job, stages, writer, desk.link),
                     in_flight=in_flight,
                     done=desk.take,
                 )
@@ -136,7 +136,7 @@ class _Outcome:
 
 
 async def _correct(
-    order: Order, job: Job, steps: Stages, writer: ThreadPoolExecutor, link: Link
+    order: Order, job: Job, stages: Stages, writer: ThreadPoolExecutor, link: Link
 ) -> _Outcome:
     """Correct one prompt, its files written by `writer`; or take what an earlier run has done.
 
@@ -166,7 +166,7 @@ async def _correct(
     try:
         correction = await correct(
             order.prompt,
-            steps=steps,
+            stages=stages,
             seed=order.seed,
             candidates=job.profile.candidates,
             watch=watch,
@@ -275,8 +275,8 @@ class _Desk:
         """Take in how a prompt ended."""
         order = self._job.orders[index]
         if isinstance(found, NpcError):
-            on_status = {"prompt": order.prompt, "seed": order.seed, "error": str(found)}
-            found = _Outcome("error", found.exit_code, {"status": "error", **on_status})
+            record = {"prompt": order.prompt, "seed": order.seed, "error": str(found)}
+            found = _Outcome("error", found.exit_code, {"status": "error", **record})
         self._counts[found.status] += 1
         if found.exit_code:
             if index < self._first_error:

@@ -11,19 +11,17 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from npc_local.backends.base import Backend
-from npc_local.core import costs as meter
+from npc_local.core import costs
 from npc_local.core.records import Candidate, Negative, Render, Shot
 from npc_local.core.threads import run_in
-from npc_local.generator.base import Generator
+from npc_local.generator.base import Generator, OnStep
+from npc_local.run.components import Components
 from npc_local.run.gpu_sharing import GpuSharing
 from npc_local.salience.base import Scorer
 from npc_local.salience.ranking import rank
-
-if TYPE_CHECKING:
-    from npc_local.run.stages import Components
 
 T = TypeVar("T")
 # Of the event loop: enough for an answer to reach who waits for it, and for that to ask the next.
@@ -33,21 +31,30 @@ _ROUNDS = 10
 class Executor:
     """The cast's generators, agents and scorer, one piece of work at a time for each."""
 
-    def __init__(self, cast: Components, agents: int) -> None:
-        """Take the cast, and how many steps of agents may be under way at once."""
-        self._cast = cast
+    def __init__(self, components: Components, agents: int, on_step: OnStep | None = None) -> None:
+        """Take the components.
+
+        Args:
+            components: who does the work.
+            agents: stages of agents that may be under way at once.
+            on_step: told of each denoising step, in the generator's thread.
+        """
+        self._on_step = on_step
+        self._cast = components
         self._slots = asyncio.Semaphore(agents)
         self._free: asyncio.Queue[_Lane] = asyncio.Queue()  # generators without work
-        lanes = [_Lane(generator) for generator in (cast.generator, *cast.more_generators)]
+        lanes = [
+            _Lane(generator) for generator in (components.generator, *components.more_generators)
+        ]
         for lane in lanes:
             self._free.put_nowait(lane)
         self._first = lanes[0].thread
-        self._scoring = self._first if cast.shared_encoder else _thread("scorer")
+        self._scoring = self._first if components.shared_encoder else _thread("scorer")
         self._fingerprints: dict[int, str] = {}
         self._hashing = asyncio.Lock()
         self._moving = 0  # steps between two waits
-        if cast.phases is not None:
-            cast.phases.turns.quiet = lambda: not self._moving
+        if components.phases is not None:
+            components.phases.turns.quiet = lambda: not self._moving
 
     @contextmanager
     def on_the_way(self) -> Iterator[None]:
@@ -87,7 +94,7 @@ class Executor:
         turn = nullcontext() if phases is None else phases.for_agent(name)
         # The turn is taken first: all who wait for a free place then have theirs in the same turn.
         async with turn, self._slots:
-            with meter.working():
+            with costs.working():
                 return await work()
 
     async def render(self, shot: Shot) -> Render:
@@ -100,9 +107,9 @@ class Executor:
             ended = held.pop_all().close
 
         def rendered() -> Render:
-            with meter.working():
-                [render] = lane.generator.generate([shot])
-            meter.count_forwards(render.forwards)
+            with costs.working():
+                render = lane.generator.generate(shot, self._on_step)
+            costs.count_forwards(render.forwards)
             return render
 
         return await run_in(lane.thread, rendered, ended=ended)
@@ -111,7 +118,7 @@ class Executor:
         """Rank in the scorer's thread, in the images' turn: the encoder is on their side."""
 
         def ranked() -> tuple[Candidate, ...]:
-            with meter.working():
+            with costs.working():
                 return rank(self._cast.scorer, prompt, negatives)
 
         with ExitStack() as held:

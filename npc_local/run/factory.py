@@ -1,4 +1,4 @@
-"""From a resolved profile to an open `Components`: backends checked before work and closed after it."""
+"""From a resolved profile to open `Components`: backends checked before work, closed after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npc_local.agents import Rules
-from npc_local.backends import open_backend
 from npc_local.backends.base import Backend
 from npc_local.backends.recording import RecordedBackend
 from npc_local.core.config.load import ResolvedProfile
@@ -17,8 +16,8 @@ from npc_local.core.config.settings import BackendSettings, EncoderSettings
 from npc_local.core.errors import ConfigError
 from npc_local.core.offline.egress import permit
 from npc_local.generator.base import Generator
+from npc_local.run.components import Components
 from npc_local.run.gpu_sharing import GpuSharing, Phases, Side
-from npc_local.run.stages import Components
 from npc_local.salience.base import Scorer
 from npc_local.salience.encoders.text_encoder import Source
 
@@ -103,6 +102,37 @@ async def open_agent(
     async with _opened(name, settings, log=None, sees=sees, phases=None) as backend:
         await backend.check()
         yield backend
+
+
+def open_backend(
+    name: str, settings: BackendSettings, *, log: Path | None = None, sees: bool = True
+) -> Backend:
+    """Open `[backends.NAME]`, importing only what its kind needs.
+
+    Args:
+        name: the entry's name.
+        settings: the entry.
+        log: where a server that is started writes its log; left out, nowhere.
+        sees: whether it is asked about images, so that its check sends one.
+
+    Raises:
+        ConfigError: the entry points at something that cannot be used.
+    """
+    if settings.kind == "shapes":
+        from npc_local.shapes.backend import ShapesBackend
+
+        return ShapesBackend(name)
+    if settings.kind == "scripted":
+        from npc_local.backends.scripted import ScriptedBackend
+
+        return ScriptedBackend.from_file(name, settings.replies)
+    from npc_local.backends.chat import ChatBackend
+
+    if settings.server is None:
+        return ChatBackend(name, settings, sees=sees)
+    from npc_local.backends.vllm.server import VllmServer
+
+    return ChatBackend(name, settings, server=VllmServer(name, settings, log), sees=sees)
 
 
 @asynccontextmanager

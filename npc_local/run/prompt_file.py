@@ -63,9 +63,9 @@ def read_prompts(file: Path, seed: int) -> tuple[Order, ...]:
         except NpcError as error:
             bad.append((line, error))
     if bad:
-        on_status = [f"{file}, line {line}: {error}" for line, error in bad[:_SHOWN]]
-        on_status += [f"and {len(bad) - _SHOWN} more lines"] if len(bad) > _SHOWN else []
-        raise type(bad[0][1])("\n".join(on_status))
+        lines = [f"{file}, line {line}: {error}" for line, error in bad[:_SHOWN]]
+        lines += [f"and {len(bad) - _SHOWN} more lines"] if len(bad) > _SHOWN else []
+        raise type(bad[0][1])("\n".join(lines))
     if not orders:
         raise ConfigError(f"{file}: no prompt in it")
     return tuple(orders)

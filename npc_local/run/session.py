@@ -45,7 +45,7 @@ async def open_session(
         agents: steps of agents at once.
         judge: which of the profile's backends judges results, if one does.
         open_journal: opens the journal.
-        told: is told what is waited for.
+        on_status: is told what is waited for.
         on_step: called in the generator's thread after each denoising step, with (steps done,
             steps in all).
 
@@ -53,8 +53,8 @@ async def open_session(
         NpcError: of any kind; nothing has been made then.
     """
     # Looked up late, so that what a profile opens can be replaced.
-    from npc_local.core.hashing import run_identity
-    from npc_local.run import factory as casting
+    from npc_local.run import factory as factory
+    from npc_local.run.identity import run_identity
 
     over = threading.Event()
 
@@ -70,20 +70,17 @@ async def open_session(
     if servers:
         on_status(f"getting the server of {', '.join(servers)} ready (log: {logs})")
     async with AsyncExitStack() as stack:
-        cast = await stack.enter_async_context(
-            casting.open_components(profile, logs=logs, judge=judge)
+        components = await stack.enter_async_context(
+            factory.open_components(profile, logs=logs, judge=judge)
         )
-        for generator in (cast.generator, *cast.more_generators):
-            if hasattr(generator, "on_step"):
-                generator.on_step = checked
         kept = None
         if journal is not None:
             on_status(
                 "reading the models' files, to tell whether they are the same when this goes on"
             )
-            identity = await asyncio.to_thread(run_identity, profile, cast)
+            identity = await asyncio.to_thread(run_identity, profile, components)
             kept = stack.enter_context(open_journal(journal, {**identity, **(same or {})}))
         stack.callback(over.set)
-        yield Stages(cast, kept, agents=agents)
+        yield Stages(components, kept, agents=agents, on_step=checked)
         for notice in [] if kept is None else kept.notices:
             on_status(notice)

@@ -7,18 +7,18 @@ GPU when to `resources`, how an answer is kept to `journal`, what an agent is as
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from PIL.Image import Image
 
-from npc_local import agents as roles
+from npc_local import agents
 from npc_local.agents import Proposals
 from npc_local.backends.base import Backend
-from npc_local.core import costs as meter
+from npc_local.core import costs
 from npc_local.core.errors import NpcError, StorageError
-from npc_local.core.hashing import CODE, code_digest, digest, plain
+from npc_local.core.hashing import code_digest, digest, plain
 from npc_local.core.records import (
     Candidate,
     Caption,
@@ -29,9 +29,10 @@ from npc_local.core.records import (
     Shot,
     Verdict,
 )
-from npc_local.generator.base import Generator
+from npc_local.generator.base import Generator, OnStep
+from npc_local.run.components import Components
 from npc_local.run.executor import Executor
-from npc_local.run.gpu_sharing import Phases
+from npc_local.run.identity import CODE
 from npc_local.run.journal.codecs import Codec, Unreadable, codec_of
 from npc_local.run.journal.journal import Failure, Journal, Row
 from npc_local.run.single_flight import SingleFlight
@@ -39,37 +40,6 @@ from npc_local.salience.base import Scorer
 
 T = TypeVar("T")
 Work = Callable[[], Awaitable[T]]
-
-
-@dataclass(frozen=True, slots=True)
-class Components:
-    """Who plays: the generator, the three agents, and the scorer that ranks; and by which rules.
-
-    Attributes:
-        generator: makes the images.
-        verifier: derives checklists and judges images.
-        captioner: describes images.
-        proposer: proposes negative prompts.
-        scorer: ranks them.
-        rules: how verdicts and proposals come about.
-        more_generators: the same generator on further devices: it must not matter who makes an
-            image.
-        shared_encoder: the scorer computes on the generator's text encoder, so that both need one
-            thread.
-        phases: the two sides of one GPU, where the agents' models and the generator's share it.
-        judge: who is asked about results, in a benchmark whose judge is a backend.
-    """
-
-    generator: Generator
-    verifier: Backend
-    captioner: Backend
-    proposer: Backend
-    scorer: Scorer
-    rules: roles.Rules = field(default_factory=roles.Rules)
-    more_generators: tuple[Generator, ...] = ()
-    shared_encoder: bool = False
-    phases: Phases | None = None
-    judge: Backend | None = None
 
 
 class Stages:
@@ -82,34 +52,40 @@ class Stages:
     who wait see it, and the next request tries again.
 
     Attributes:
-        cast: who plays.
+        components: who does the work.
     """
 
     def __init__(
-        self, cast: Components, journal: Journal | None = None, *, agents: int = 1
+        self,
+        components: Components,
+        journal: Journal | None = None,
+        *,
+        agents: int = 1,
+        on_step: OnStep | None = None,
     ) -> None:
-        """Take the cast.
+        """Take the components.
 
         Args:
-            cast: who plays; open until the last step has ended.
+            components: who does the work; open until the last step has ended.
             journal: keeps the answers; None keeps none.
-            agents: steps of agents under way at once; the votes of one verdict count as one.
+            agents: stages of agents under way at once; the votes of one verdict count as one.
+            on_step: told of each denoising step, in the generator's thread.
         """
         if agents < 1:
             raise ValueError("at least one agent call at a time")
-        self.cast = cast
+        self.components = components
         self._journal = journal
-        self._executor = Executor(cast, agents)
+        self._executor = Executor(components, agents, on_step)
         self._shared = SingleFlight()
 
     async def checklist(self, prompt: str) -> Checklist:
         """Derive from `prompt` alone what its images are checked for; errors as the role's."""
-        agent = self.cast.verifier
+        agent = self.components.verifier
         return await self._step(
             "checklist",
             agent,
             {"prompt": prompt},
-            lambda: self._executor.ask(lambda: roles.checklist(agent, prompt), agent.name),
+            lambda: self._executor.ask(lambda: agents.checklist(agent, prompt), agent.name),
             Checklist,
         )
 
@@ -117,7 +93,7 @@ class Stages:
         """Make one image; errors as the generator's."""
         return await self._step(
             "generate",
-            self.cast.generator,
+            self.components.generator,
             {"shot": shot},
             lambda: self._executor.render(shot),
             Render,
@@ -125,7 +101,7 @@ class Stages:
 
     async def verify(self, prompt: str, checklist: Checklist, image: Image) -> Verdict:
         """Judge one image under the cast's rules; errors as the role's."""
-        agent, rules = self.cast.verifier, self.cast.rules
+        agent, rules = self.components.verifier, self.components.rules
         return await self._step(
             "verify",
             agent,
@@ -137,19 +113,19 @@ class Stages:
                 "votes": rules.votes,
             },
             lambda: self._executor.ask(
-                lambda: roles.verify(agent, prompt, checklist, image, rules), agent.name
+                lambda: agents.verify(agent, prompt, checklist, image, rules), agent.name
             ),
             Verdict,
         )
 
     async def describe(self, image: Image) -> Caption:
         """Describe one image; errors as the role's."""
-        agent = self.cast.captioner
+        agent = self.components.captioner
         return await self._step(
             "caption",
             agent,
             {"image": image},
-            lambda: self._executor.ask(lambda: roles.describe(agent, image), agent.name),
+            lambda: self._executor.ask(lambda: agents.describe(agent, image), agent.name),
             Caption,
         )
 
@@ -162,7 +138,7 @@ class Stages:
         mode: Proposals | None = None,
     ) -> Proposal:
         """Propose negative prompts; `mode` None takes the cast's rule. Errors as the role's."""
-        agent, mode = self.cast.proposer, mode or self.cast.rules.proposals
+        agent, mode = self.components.proposer, mode or self.components.rules.proposals
         asked: dict[str, Any] = {"prompt": prompt, "count": count, "mode": mode}
         if mode != "prompt-only":  # else the proposer sees neither
             asked |= {"caption": None if caption is None else caption.text, "reason": reason}
@@ -171,7 +147,7 @@ class Stages:
             agent,
             asked,
             lambda: self._executor.ask(
-                lambda: roles.propose(agent, prompt, caption, reason, count, mode), agent.name
+                lambda: agents.propose(agent, prompt, caption, reason, count, mode), agent.name
             ),
             Proposal,
         )
@@ -184,7 +160,7 @@ class Stages:
         """
         return await self._step(
             "rank",
-            self.cast.scorer,
+            self.components.scorer,
             {"prompt": prompt, "negatives": tuple(negatives)},
             lambda: self._executor.score(prompt, negatives),
             tuple[Candidate, ...],
@@ -241,7 +217,7 @@ class Stages:
                 except Unreadable as error:
                     why = f"not a record of this version: {error}"
                     await journal.aside(partial(journal.drop, row.kind, row.key, why))
-        with meter.metering() as spent:
+        with costs.metering() as spent:
             try:
                 value = await work()
                 with self._executor.on_the_way():

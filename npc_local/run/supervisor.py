@@ -51,7 +51,7 @@ def supervise(directory: Path, on_status: Callable[[str], None]) -> int:
 
     Args:
         directory: the run directory, absolute; the journal in it says whether a child got further.
-        told: is told of each death.
+        on_status: is told of each death.
 
     Raises:
         NpcError: children die without getting further.
@@ -109,8 +109,8 @@ class Link:
         self.stdout: TextIO | None = None
         self._skip = 0
         self._socket: socket.socket | None = None
-        if (on_status := os.environ.pop(_VARIABLE, None)) is not None:
-            found = json.loads(on_status)
+        if (handed_over := os.environ.pop(_VARIABLE, None)) is not None:
+            found = json.loads(handed_over)
             self.directory, self._skip = Path(found["directory"]), found["printed"]
             self._socket = socket.socket(fileno=found["descriptor"])
             self._socket.set_inheritable(False)
@@ -171,7 +171,7 @@ class _Watch:
         """Start a child and wait for its end; return its exit code, negative: a signal."""
         self.tasks.clear()
         ours, theirs = socket.socketpair()
-        on_status = {
+        handed_over = {
             "directory": os.fspath(self.directory),
             "printed": self.printed,
             "descriptor": theirs.fileno(),
@@ -180,7 +180,7 @@ class _Watch:
             with theirs:
                 self.child = subprocess.Popen(
                     [sys.executable, *sys.orig_argv[1:]],
-                    env={**os.environ, _VARIABLE: json.dumps(on_status)},
+                    env={**os.environ, _VARIABLE: json.dumps(handed_over)},
                     pass_fds=(theirs.fileno(),),
                     process_group=0,  # a Ctrl-C is for the parent, which passes it on: once
                 )

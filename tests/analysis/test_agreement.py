@@ -51,13 +51,12 @@ class Holds(Images):
         super().__init__()
         self.holds = holds
 
-    def generate(self, shots):
-        [render] = super().generate(shots)
-        [shot] = shots
+    def generate(self, shot, on_step=None):
+        render = super().generate(shot, on_step)
         claims = self.holds.get(shot.negative, 1)
         red, green = 0 if claims == 3 else 150, 0 if claims == 2 else 150
         blue = colour(shot)[2]
-        return [Render(Image.new("RGB", (8, 8), (red, green, blue)), render.forwards, 0.0)]
+        return Render(Image.new("RGB", (8, 8), (red, green, blue)), render.forwards, 0.0)
 
 
 def play(directory, arms, generator=None, agents=None, *, scorer=None, prompts=1, suite=None):

@@ -15,13 +15,13 @@ from email.utils import format_datetime
 import pytest
 from PIL import Image
 
-from npc_local.backends import open_backend
 from npc_local.backends.base import Request
 from npc_local.backends.chat import ChatBackend
 from npc_local.backends.dialects import DIALECTS
 from npc_local.backends.http import check_address, retry_after
 from npc_local.core.config.settings import ChatBackendSettings
 from npc_local.core.errors import BackendError, ConfigError
+from npc_local.run.factory import open_backend
 from tests.backends import fake_server as fake
 from tests.backends.fake_server import FakeServer, complete, status
 

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from npc_local.backends import open_backend
 from npc_local.backends.base import Request
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.core.config.settings import ScriptedBackendSettings
 from npc_local.core.errors import BackendError, ConfigError
+from npc_local.run.factory import open_backend
 
 VERIFY = Request(role="verify", fields={}, system="", user="", schema={})
 CAPTION = Request(role="caption", fields={}, system="", user="", schema={})

@@ -25,14 +25,13 @@ class Painter(Images):
         super().__init__()
         self.right, self.better = set(right), set(better)
 
-    def generate(self, shots):
-        [render] = super().generate(shots)
-        [shot] = shots
+    def generate(self, shot, on_step=None):
+        render = super().generate(shot, on_step)
         name = (shot.negative, shot.seed)
         first, second, blue = colour(name)  # no two images are alike
         red = 0 if name in self.right else 150 + first % 100
         green = 0 if name in self.better else 130 + second % 100
-        return [Render(Image.new("RGB", (8, 8), (red, green, blue)), render.forwards, 0.0)]
+        return Render(Image.new("RGB", (8, 8), (red, green, blue)), render.forwards, 0.0)
 
 
 def play(tmp_path, generator, arms=tuple(ARMS), agents=None, budget=BUDGET):

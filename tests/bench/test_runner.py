@@ -54,7 +54,7 @@ class World:
                 if retry:
                     journal.retry_errors()
                 cast = cast_of(generator, agents, judge)
-                steps = Stages(cast, journal, agents=3)
+                stages = Stages(cast, journal, agents=3)
                 todo = tasks(choose(self.suite.items(), self.limit), self.seeds)
                 done = Counter()
                 me = asyncio.current_task()
@@ -67,7 +67,7 @@ class World:
                 results = await run(
                     todo[::-1] if self.reverse else todo,
                     self.arms,
-                    steps,
+                    stages,
                     Judge(self.suite, cast.judge if self.suite.asks else None),
                     budget=3,
                     in_flight=self.in_flight,
@@ -280,7 +280,7 @@ def test_result_images_are_the_journal_s(tmp_path, suites):
         found = list(images(journal, results))
         (one,) = [r for r in results if r.outcome.more][:1]
         [(item, image)] = images(journal, [one])
-        expected = Images().generate([one.outcome.result.shot])[0].image
+        expected = Images().generate(one.outcome.result.shot).image
         assert (item, image.tobytes()) == (one.task.item, expected.tobytes())
     assert len(found) == len(results)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from npc_local.backends.base import Reply
 from npc_local.core.errors import BackendError, GeneratorError
 from npc_local.core.records import Render
-from npc_local.run.stages import Components
+from npc_local.run.components import Components
 
 NEGATIVES = {"targeted": ("one leg", "two heads"), "untargeted": ("sky", "sand", "sea")}
 
@@ -35,13 +35,12 @@ class Images:
         self.shots = []
         self.limit, self.name = limit, name
 
-    def generate(self, shots):
-        [shot] = shots
+    def generate(self, shot, on_step=None):
         if len(self.shots) == self.limit:
             raise GeneratorError("power cut")
         self.shots.append(shot)
         image = Image.new("RGB", (8, 8), colour(shot.prompt, shot.negative, shot.seed))
-        return [Render(image, forwards=12 if shot.negative else 10, seconds=0.25)]
+        return Render(image, forwards=12 if shot.negative else 10, seconds=0.25)
 
     def fingerprint(self) -> str:
         return self.name

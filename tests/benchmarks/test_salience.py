@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.__main__ import main
 from benchmarks.salience.measure import Found, agreement, measure
 from benchmarks.salience.random_t5 import PieceTokenizer, cases, random_t5
-from npc_local.cli import main as cli
 
 WAYS = [
     ("authors", "float32"),
@@ -75,13 +75,13 @@ def test_the_command_prints_a_table_and_json(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = ["bench", "salience", "--size", "tiny", "--prompts", "1", "--many", "3"]
+    options = ["salience", "--size", "tiny", "--prompts", "1", "--many", "3"]
     options += ["--repeats", "1", "--device", "cpu"]
-    printed = CliRunner().invoke(cli.main, options)
+    printed = CliRunner().invoke(main, options)
     assert printed.exit_code == 0, printed.output
     for name, _ in WAYS:
         assert f"| {name} " in printed.stdout
-    found = json.loads(CliRunner().invoke(cli.main, [*options, "--json"]).stdout)
+    found = json.loads(CliRunner().invoke(main, [*options, "--json"]).stdout)
     assert [(way["name"], way["dtype"]) for way in found["ways"]] == WAYS
     assert found["exact"]["apart"] < 1e-4
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.__main__ import main
 from benchmarks.throughput.command import _busiest, measure
 from benchmarks.throughput.simulated_models import (
     CANDIDATES,
@@ -16,7 +17,6 @@ from benchmarks.throughput.simulated_models import (
     least_swaps,
     prompts,
 )
-from npc_local.cli import main as cli
 from npc_local.loop import correct
 
 QUICK = Durations().scaled(1e-4)
@@ -89,15 +89,15 @@ def test_a_schedule_can_do_with_the_fewest_swaps():
 
 
 def test_the_help_shows_its_examples_line_by_line():
-    shown = CliRunner().invoke(cli.main, ["bench", "throughput", "--help"]).stdout
+    shown = CliRunner().invoke(main, ["throughput", "--help"]).stdout
     assert "\\b" not in shown
     assert "  npc-local bench throughput --prompts 280 --mode phased\n" in shown
 
 
 def test_the_command_prints_both_modes():
-    arguments = ["bench", "throughput", "--prompts", "3", "--image", "0.0001"]
-    table = CliRunner().invoke(cli.main, arguments).stdout.splitlines()
+    arguments = ["throughput", "--prompts", "3", "--image", "0.0001"]
+    table = CliRunner().invoke(main, arguments).stdout.splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == ["| resident", "| phased"]
-    result = CliRunner().invoke(cli.main, [*arguments, "--mode", "phased", "--json"])
+    result = CliRunner().invoke(main, [*arguments, "--mode", "phased", "--json"])
     [found] = json.loads(result.stdout)["results"]
     assert (found["mode"], found["prompts"], found["images"]) == ("phased", 3, images_of(3))

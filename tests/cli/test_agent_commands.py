@@ -13,7 +13,7 @@ from PIL import Image
 from npc_local.cli import main as cli
 from npc_local.cli.agent_commands import _open_image
 from npc_local.core.errors import BackendError, ConfigError, PromptError
-from npc_local.run import factory as cast
+from npc_local.run import factory as components
 from npc_local.shapes.draw import draw
 from tests.fakes import CAPTION, CHECKLIST, FAILURE, checklist, proposal, verdict
 from tests.shapes.test_claims import scene, thing
@@ -214,7 +214,7 @@ def test_proposals_for_people(scripted):
 @pytest.fixture
 def opened(monkeypatch):
     """Note the backends that are opened, with whether they see."""
-    names, open_agent = [], cast.open_agent
+    names, open_agent = [], components.open_agent
 
     @asynccontextmanager
     async def noting(name, settings, *, sees=True):
@@ -222,7 +222,7 @@ def opened(monkeypatch):
         async with open_agent(name, settings, sees=sees) as backend:
             yield backend
 
-    monkeypatch.setattr(cast, "open_agent", noting)
+    monkeypatch.setattr(components, "open_agent", noting)
     return names
 
 

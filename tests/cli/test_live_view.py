@@ -13,8 +13,9 @@ from rich.console import Console
 
 from npc_local.agents import Rules
 from npc_local.backends.scripted import ScriptedBackend
-from npc_local.cli.live_view import LiveView, error_console, libraries_quiet, plain
+from npc_local.cli.live_view import LiveView
 from npc_local.core.records import Render
+from npc_local.core.terminal import error_console, libraries_quiet, plain
 from npc_local.loop import Components, StageFinished, StageStarted, correct
 from tests.fakes import (
     CAPTION,
@@ -58,13 +59,13 @@ def shown(
     backend = ScriptedBackend("agents", replies)
     scorer = FakeScorer(**{negatives[0]: 0.9, negatives[1]: 0.45})
     generator = FakeGenerator(fallbacks)
-    cast = Components(generator, backend, backend, backend, scorer, rules or Rules())
+    components = Components(generator, backend, backend, backend, scorer, rules or Rules())
     count = len(negatives) if more is None else 5
     file = io.StringIO()
     console = Console(file=file, width=100, markup=False, emoji=False, highlight=False)
     display = LiveView(console, terse=terse)
     display.begin(prompt, 7, number=2, total=3)
-    work = correct(prompt, cast, seed=7, candidates=count, watch=display)
+    work = correct(prompt, components, seed=7, candidates=count, watch=display)
     display.end(asyncio.run(work), folder)
     return file.getvalue(), folder
 

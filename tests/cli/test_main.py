@@ -32,7 +32,7 @@ from npc_local.core.errors import (
 )
 from npc_local.core.offline.switches import go_offline
 from npc_local.loop import Components
-from npc_local.run import factory as casting
+from npc_local.run import factory as factory
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.wording import read_prompt, vocabulary
 from tests.fakes import (
@@ -49,7 +49,7 @@ from tests.generator.tiny_flux import build_tiny_flux
 
 go_offline()
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = """\
 default_profile = "tiny"
 
@@ -120,7 +120,7 @@ def staged(home, monkeypatch):
             stage.profiles.append(profile)
             yield Components(stage.generator, backend, backend, backend, FakeScorer())
 
-        monkeypatch.setattr(casting, "open_cast", open_staged)
+        monkeypatch.setattr(factory, "open_components", open_staged)
         return stage
 
     return stage
@@ -254,7 +254,7 @@ def test_a_prompt_that_the_agents_cannot_serve_costs_no_image(home, monkeypatch)
         agents = ShapesBackend("shapes")
         yield Components(generator, agents, agents, agents, FakeScorer())
 
-    monkeypatch.setattr(casting, "open_cast", open_shapes)
+    monkeypatch.setattr(factory, "open_components", open_shapes)
     result = run("three clocks", "--json", "--out", "out")
     assert result.exit_code == PromptError.exit_code == 3
     [record] = lines(result)
@@ -317,9 +317,9 @@ def test_a_full_disk_is_told_and_every_prompt_still_has_its_line(staged, home, m
 
 def test_chatter_of_libraries_stays_off_standard_output(staged, home):
     class Chatty(FakeGenerator):
-        def generate(self, shots):
+        def generate(self, shot, on_step=None):
             print("loading checkpoint shards")
-            return super().generate(shots)
+            return super().generate(shot, on_step)
 
     staged(RIGHT, generator=Chatty())
     result = run("x", "--json")
@@ -329,10 +329,10 @@ def test_chatter_of_libraries_stays_off_standard_output(staged, home):
 
 def test_a_bug_keeps_what_was_made_and_shows_itself(staged, home):
     class Broken(FakeGenerator):
-        def generate(self, shots):
+        def generate(self, shot, on_step=None):
             if self.shots:
                 raise ZeroDivisionError("oops")
-            return super().generate(shots)
+            return super().generate(shot, on_step)
 
     staged(verdict(), generator=Broken())
     result = run("x", "--out", "out", "--json")
@@ -347,7 +347,7 @@ def test_errors_cannot_drive_the_terminal(home, monkeypatch):
         raise BackendError("first \x1b[2J\nsecond")
         yield
 
-    monkeypatch.setattr(casting, "open_cast", failing)
+    monkeypatch.setattr(factory, "open_components", failing)
     result = run("x", "--out", "out")
     assert result.exit_code == BackendError.exit_code
     assert result.stderr == "error: first \ufffd[2J\nsecond\n"
@@ -379,7 +379,9 @@ def test_commands_elsewhere_are_imported_when_asked_for(monkeypatch):
 
 def test_the_command_line_itself_imports_nothing_heavy():
     heavy = ["torch", "diffusers", "transformers", "pydantic", "rich", "PIL", "numpy", "asyncio"]
-    code = f"import sys, npc_local.cli; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys, npc_local.cli.main; print([name for name in {heavy} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
@@ -455,9 +457,10 @@ def test_the_installed_command_end_to_end(home_with_models):
 STUCK = """\
 import asyncio, json, sys
 from contextlib import asynccontextmanager
-from npc_local import cast as casting, cli
+from npc_local.cli import main as cli
+from npc_local.run import factory as casting
 from npc_local.backends.scripted import ScriptedBackend
-from npc_local.loop import Cast
+from npc_local.run.components import Components
 from tests.fakes import *
 
 class Stuck(ScriptedBackend):
@@ -476,9 +479,9 @@ async def open_stuck(profile, **_):
         "propose": [proposal("sand", "sky", "sea")],
     }
     agents = Stuck("agents", replies)
-    yield Cast(FakeGenerator(), agents, agents, agents, FakeScorer())
+    yield Components(FakeGenerator(), agents, agents, agents, FakeScorer())
 
-casting.open_cast = open_stuck
+casting.open_components = open_stuck
 cli.main()
 """
 

@@ -59,7 +59,7 @@ def stock(pipe: Pipeline, **arguments: Any) -> bytes:
 
 
 def one(generator: DiffusersGenerator, negative: str | None) -> tuple[bytes, int]:
-    [render] = generator.generate([Shot(PROMPT, negative, SEED)])
+    render = generator.generate(Shot(PROMPT, negative, SEED))
     return render.image.tobytes(), render.forwards
 
 
@@ -85,9 +85,9 @@ def test_null_equals_the_stock_calls_with_texts(flux_directory: Path, pipe: Pipe
 def test_same_shot_same_bytes_in_any_company(flux_directory: Path) -> None:
     shots = [Shot(PROMPT, NEGATIVE, 1), Shot("a clock", None, 1), Shot(PROMPT, NEGATIVE, 2)]
     generator = DiffusersGenerator(settings(flux_directory))
-    together = [render.image.tobytes() for render in generator.generate(shots)]
+    together = [render.image.tobytes() for render in map(generator.generate, shots)]
     fresh = DiffusersGenerator(settings(flux_directory))
-    alone = [fresh.generate([shot])[0].image.tobytes() for shot in reversed(shots)]
+    alone = [fresh.generate(shot).image.tobytes() for shot in reversed(shots)]
     assert together == alone[::-1]
     assert len(set(together)) == 3
 
@@ -102,7 +102,8 @@ def test_each_text_is_encoded_once(flux_directory: Path, monkeypatch: pytest.Mon
         return run(ids, **options)
 
     monkeypatch.setattr(encoder, "forward", forward)
-    generator.generate([Shot(PROMPT, negative, 1) for negative in (None, NEGATIVE, "red", "red")])
+    for negative in (None, NEGATIVE, "red", "red"):
+        generator.generate(Shot(PROMPT, negative, 1))
     assert len(texts) == 3
 
 
@@ -133,7 +134,7 @@ def test_steps_are_reported(flux_directory: Path) -> None:
 def test_a_prompt_longer_than_the_model_reads_is_refused(flux_directory: Path) -> None:
     generator = DiffusersGenerator(settings(flux_directory))
     with pytest.raises(PromptError, match="24"):
-        generator.generate([Shot("cat " * 24, None, 1)])
+        generator.generate(Shot("cat " * 24, None, 1))
 
 
 @pytest.mark.parametrize("value", [float("nan"), -9.0])
@@ -276,7 +277,7 @@ def test_importing_stays_light(module: str) -> None:
 
 def test_generating_is_silent(flux_directory: Path) -> None:
     code = (
-        "from pathlib import Path; from tests.diffusion.test_generator import *; "
+        "from pathlib import Path; from tests.generator.test_diffusers_generator import *; "
         f"one(DiffusersGenerator(settings(Path({str(flux_directory)!r}), threads=1)), NEGATIVE); "
         "print(torch.get_num_threads())"
     )

@@ -183,7 +183,7 @@ def test_the_generator_means_the_same_by_true_cfg_scale(
     given = negative(case, pipe, 1)
     [text] = given.get("negative_prompt", NEGATIVES[:1])
     shots = [Shot(PROMPTS[0], None, 7), Shot(PROMPTS[0], text, 7)]
-    baseline, corrected = generator.generate(shots)
+    baseline, corrected = map(generator.generate, shots)
     assert baseline.forwards == (N if after == "off" else 2 * N)
     assert corrected.forwards == (N + 2 if after == "off" else 2 * N)
 
@@ -209,10 +209,11 @@ def test_an_image_is_the_same_in_any_company(case: Case, pipe: Pipeline) -> None
     ]
     arguments = generator_arguments(case)
     together = [
-        render.image.tobytes() for render in PipelineGenerator(pipe, **arguments).generate(shots)
+        render.image.tobytes()
+        for render in map(PipelineGenerator(pipe, **arguments).generate, shots)
     ]
     alone = [
-        PipelineGenerator(pipe, **arguments).generate([shot])[0].image.tobytes()
+        PipelineGenerator(pipe, **arguments).generate(shot).image.tobytes()
         for shot in reversed(shots)
     ]
     assert together == alone[::-1]
@@ -245,10 +246,10 @@ def test_a_directory_makes_the_same_images(case: Case, pipe: Pipeline, tmp_path:
     shot = Shot(PROMPTS[0], NEGATIVES[0], 7)
     generator = DiffusersGenerator(settings)
     case.shorten(generator.pipe)
-    [loaded] = generator.generate([shot])
+    loaded = generator.generate(shot)
     [held] = PipelineGenerator(
         pipe, true_cfg_scale=1.8, negative_steps=2, **generator_arguments(case)
-    ).generate([shot])
+    ).generate(shot)
     # Weights that are mapped from a file lie elsewhere in memory: the last bit may differ.
     near = np.asarray(loaded.image, dtype=int) - np.asarray(held.image, dtype=int)
     assert abs(near).max() <= 1

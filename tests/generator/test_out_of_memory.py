@@ -29,7 +29,7 @@ def generator(flux_directory: Path) -> DiffusersGenerator:
 
 
 def render(generator: DiffusersGenerator, seed: int = 1) -> Render:
-    return generator.generate([Shot(PROMPT, NEGATIVE, seed)])[0]
+    return generator.generate(Shot(PROMPT, NEGATIVE, seed))
 
 
 def failing(model: Any, method: str, until: Callable[[], bool]) -> list[str]:

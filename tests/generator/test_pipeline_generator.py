@@ -27,7 +27,7 @@ ARGUMENTS = {"num_inference_steps": N, "height": 32, "width": 32, "max_sequence_
 
 def made(pipe: Pipeline, negative: str | None = NEGATIVE, **arguments: Any) -> tuple[bytes, int]:
     generator = PipelineGenerator(pipe, **(ARGUMENTS | arguments))
-    [render] = generator.generate([Shot(PROMPT, negative, 7)])
+    render = generator.generate(Shot(PROMPT, negative, 7))
     return render.image.tobytes(), render.forwards
 
 
@@ -227,7 +227,7 @@ def test_prompts_that_take_turns_keep_their_first_predictions(
     def forwards(*shots: tuple[str, str | None]) -> list[int]:
         orders = [Shot(prompt, negative, 7) for prompt, negative in shots]
         gates.clear()
-        renders = generator.generate(orders)
+        renders = list(map(generator.generate, orders))
         assert [render.forwards for render in renders] == [
             gate.forwards + gate.recalled for gate in gates
         ]
@@ -237,8 +237,8 @@ def test_prompts_that_take_turns_keep_their_first_predictions(
     known = forwards(("a", NEGATIVE))
     assert forwards(("b", NEGATIVE), ("a", NEGATIVE)) == known * 2
     assert forwards(("c", NEGATIVE), ("d", NEGATIVE), ("a", NEGATIVE)) == [known[0] + 1] * 3
-    one = generator.generate([Shot("a", NEGATIVE, 7)])[0].image.tobytes()
-    other = PipelineGenerator(pipe, **ARGUMENTS).generate([Shot("a", NEGATIVE, 7)])
+    one = generator.generate(Shot("a", NEGATIVE, 7)).image.tobytes()
+    other = PipelineGenerator(pipe, **ARGUMENTS).generate(Shot("a", NEGATIVE, 7))
     assert other[0].image.tobytes() == one
 
 
@@ -259,7 +259,7 @@ def test_without_its_t5_stable_diffusion_3_reads_as_much_as_clip() -> None:
     pipe.register_modules(tokenizer_3=None, text_encoder_3=None)
     generator = PipelineGenerator(pipe, num_inference_steps=2, height=32, width=32)
     with pytest.raises(PromptError, match="the generator reads 77"):
-        generator.generate([Shot("cat " * 80, NEGATIVE, 1)])
+        generator.generate(Shot("cat " * 80, NEGATIVE, 1))
 
 
 def test_the_memo_keeps_no_more_than_its_limit(
@@ -267,7 +267,8 @@ def test_the_memo_keeps_no_more_than_its_limit(
 ) -> None:
     monkeypatch.setattr(text_memo, "_LIMIT", 5000)
     generator = PipelineGenerator(pipe, **ARGUMENTS)
-    generator.generate([Shot(f"{word} clocks", NEGATIVE, 1) for word in ("one", "two", "three")])
+    for word in ("one", "two", "three"):
+        generator.generate(Shot(f"{word} clocks", NEGATIVE, 1))
     kept = generator._memo._answers
     assert 1 <= len(kept) < 8
     assert sum(answer.size for answer in kept.values()) <= 5000
@@ -280,7 +281,7 @@ def test_what_no_pipeline_reads_is_not_kept() -> None:
     longcat.shorten(pipe)
     fields = {name: longcat.CASE.arguments[name] for name in ("height", "width")}
     generator = PipelineGenerator(pipe, num_inference_steps=1, negative_steps=1, **fields)
-    generator.generate([Shot(PROMPT, NEGATIVE, 1)])
+    generator.generate(Shot(PROMPT, NEGATIVE, 1))
     answers = [answer.output for answer in generator._memo._answers.values()]
     assert answers
     for output in answers:

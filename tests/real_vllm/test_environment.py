@@ -129,7 +129,7 @@ def test_ci_goes_on_without_a_tool(tmp_path, missing):
     tools.mkdir()
     for name in ("unshare", "strace", "make", "apt-get"):
         tool = tools / name
-        on_status = f'echo "$1 ${{NPC_LOCAL_CI:-}} $VLLM_VENV" >> {calls}' if name == "make" else ""
+        told = f'echo "$1 ${{NPC_LOCAL_CI:-}} $VLLM_VENV" >> {calls}' if name == "make" else ""
         fails = f'[ "{missing}" != {name} ] && [ "{missing}" != "{name} $1" ]'
         tool.write_text(f"#!/bin/sh\n{told}\n{fails}\n")
         tool.chmod(0o755)

@@ -12,7 +12,7 @@ from npc_local.backends.scripted import ScriptedBackend
 from npc_local.core.config.load import load_config
 from npc_local.core.errors import BackendError, ConfigError, ModelFilesError, PromptError
 from npc_local.core.records import Checklist, Claim, Demand
-from npc_local.run import factory as casting
+from npc_local.run import factory as factory
 from npc_local.run.factory import open_components
 from tests.fakes import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 
@@ -82,7 +82,7 @@ def opened(monkeypatch):
         backends.append(backend)
         return backend
 
-    monkeypatch.setattr(casting, "open_backend", open_noting)
+    monkeypatch.setattr(factory, "open_backend", open_noting)
     open_noting.kind = Noting
     open_noting.backends = backends
     return open_noting
@@ -148,9 +148,11 @@ def test_the_profile_s_rules_hold(config):
 def test_each_backend_is_opened_once_checked_before_and_closed_after(config, opened):
     async def scenario():
         profile = load_config(config).profile()
-        async with open_components(profile, generator=FakeGenerator(), scorer=FakeScorer()) as cast:
-            assert cast.captioner is cast.proposer
-            assert cast.verifier.name == "judge"
+        async with open_components(
+            profile, generator=FakeGenerator(), scorer=FakeScorer()
+        ) as components:
+            assert components.captioner is components.proposer
+            assert components.verifier.name == "judge"
             return [list(backend.calls) for backend in opened.backends]
 
     assert asyncio.run(scenario()) == [["check"], ["check"]]

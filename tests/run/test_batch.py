@@ -28,7 +28,7 @@ from npc_local.core.errors import (
     StorageError,
 )
 from npc_local.core.offline.switches import go_offline
-from npc_local.run import factory as casting
+from npc_local.run import factory as factory
 from npc_local.run.journal.lock import RunLock
 from tests.cli.test_main import CONFIG, ROOT
 from tests.run.journal.world import PROMPTS, RIGHT_NEGATIVE, Agents, Images, Log, cast_of
@@ -69,7 +69,7 @@ def stage(monkeypatch, log, **parts):
     async def open_world(profile, **_):
         yield cast_of(log, **({"agents": Named(log)} | parts))
 
-    monkeypatch.setattr(casting, "open_cast", open_world)
+    monkeypatch.setattr(factory, "open_components", open_world)
 
 
 def write(prompts, name="p.jsonl"):
@@ -308,7 +308,7 @@ def test_another_seed_is_refused_with_the_line_before_any_work(home):
     result = run()
     assert result.exit_code == ConfigError.exit_code
     [second] = Path("out").absolute().glob("00002-*")
-    on_status = f"p.jsonl, line 3: prompt 2 is not the one that {second} was made for"
+    told = f"p.jsonl, line 3: prompt 2 is not the one that {second} was made for"
     assert f"{told} (seed: 7 there, 9 now)" in result.stderr
     assert "p.jsonl, line 9: prompt 5 is not" in result.stderr
     assert (kept("out"), len(home.lines())) == (before, calls)
@@ -336,7 +336,7 @@ def test_a_directory_with_something_else_is_refused(home):
 def test_two_commands_on_one_directory_are_refused_before_any_server_starts(home, monkeypatch):
     run()
     opened = []
-    monkeypatch.setattr(casting, "open_cast", lambda profile, **_: opened.append(profile))
+    monkeypatch.setattr(factory, "open_components", lambda profile, **_: opened.append(profile))
     lock = RunLock(Path("out"))
     try:
         result = run()
@@ -371,10 +371,10 @@ def test_options_that_do_not_go_together(home, arguments, message):
 )
 def test_what_no_prompt_can_go_on_with_ends_the_run(home, monkeypatch, error):
     class Failing(Images):
-        def generate(self, shots):
-            if shots[0].prompt == "one":
+        def generate(self, shot, on_step=None):
+            if shot.prompt == "one":
                 raise error
-            return super().generate(shots)
+            return super().generate(shot, on_step)
 
     stage(monkeypatch, home, generator=Failing(home))
     result = run("--in-flight", 1)

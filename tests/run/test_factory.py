@@ -15,7 +15,7 @@ from npc_local.core.records import Shot
 from npc_local.generator.diffusers_generator import DiffusersGenerator
 from npc_local.generator.pipeline_generator import PipelineGenerator
 from npc_local.loop import correct
-from npc_local.run import factory as casting
+from npc_local.run import factory as factory
 from npc_local.run.factory import open_components
 from npc_local.salience.scorer import SalienceScorer
 from tests.fakes import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
@@ -66,29 +66,29 @@ def opened(home, *overrides, **parts):
 
     async def scenario():
         profile = load_config(home / "models.toml", overrides).profile()
-        async with open_components(profile, **parts) as cast:
-            return cast
+        async with open_components(profile, **parts) as components:
+            return components
 
     return asyncio.run(scenario())
 
 
 def test_the_scorer_shares_the_generator_s_text_encoder(home):
-    cast = opened(home)
-    assert isinstance(cast.generator, DiffusersGenerator)
-    assert "pipe" not in vars(cast.generator)  # nothing is loaded before it is needed
-    [score] = cast.scorer.score("two cats", ["one cat"])
-    encoder = cast.scorer._encoder
-    assert encoder.model is cast.generator.pipe.text_encoder_2
-    assert encoder.tokenizer is cast.generator.pipe.tokenizer_2
+    components = opened(home)
+    assert isinstance(components.generator, DiffusersGenerator)
+    assert "pipe" not in vars(components.generator)  # nothing is loaded before it is needed
+    [score] = components.scorer.score("two cats", ["one cat"])
+    encoder = components.scorer._encoder
+    assert encoder.model is components.generator.pipe.text_encoder_2
+    assert encoder.tokenizer is components.generator.pipe.tokenizer_2
     own = SalienceScorer.open(EncoderSettings(path=home / "tiny-flux", tokens="quantity"))
     assert own.score("two cats", ["one cat"]) == pytest.approx([score], abs=1e-5)
 
 
 def test_another_encoder_of_the_generator_is_shared_too(home):
     parts = {"kind": "clip", "text_encoder": "text_encoder", "tokenizer": "tokenizer"}
-    cast = opened(home, *(f"encoders.tiny.{key}={value}" for key, value in parts.items()))
-    cast.scorer.score("two cats", ["one cat"])
-    assert cast.scorer._encoder.model is cast.generator.pipe.text_encoder
+    components = opened(home, *(f"encoders.tiny.{key}={value}" for key, value in parts.items()))
+    components.scorer.score("two cats", ["one cat"])
+    assert components.scorer._encoder.model is components.generator.pipe.text_encoder
 
 
 def test_the_scorer_shares_the_text_encoder_of_a_pipeline_from_its_directory(home):
@@ -96,9 +96,9 @@ def test_the_scorer_shares_the_text_encoder_of_a_pipeline_from_its_directory(hom
 
     for place, shared in (("tiny-flux", True), ("other", False)):
         pipe = diffusers.FluxPipeline.from_pretrained(home / place, local_files_only=True)
-        cast = opened(home, generator=PipelineGenerator(pipe, height=64, width=64))
-        cast.scorer.score("two cats", ["one cat"])
-        assert (cast.scorer._encoder.model is pipe.text_encoder_2) is shared
+        components = opened(home, generator=PipelineGenerator(pipe, height=64, width=64))
+        components.scorer.score("two cats", ["one cat"])
+        assert (components.scorer._encoder.model is pipe.text_encoder_2) is shared
 
 
 @pytest.mark.parametrize(
@@ -110,17 +110,17 @@ def test_the_scorer_shares_the_text_encoder_of_a_pipeline_from_its_directory(hom
     ],
 )
 def test_an_encoder_with_other_settings_is_its_own(home, override):
-    cast = opened(home, override)
-    model = cast.scorer._encoder.model
-    assert "pipe" not in vars(cast.generator)
-    assert model is not cast.generator.pipe.text_encoder_2
-    assert not cast.shared_encoder
+    components = opened(home, override)
+    model = components.scorer._encoder.model
+    assert "pipe" not in vars(components.generator)
+    assert model is not components.generator.pipe.text_encoder_2
+    assert not components.shared_encoder
 
 
 def test_a_generator_has_a_worker_on_each_of_its_devices(home):
-    cast = opened(home, "generators.tiny.more_devices=['cpu','cpu']")
-    assert len(cast.more_generators) == 2
-    everyone = [cast.generator, *cast.more_generators]
+    components = opened(home, "generators.tiny.more_devices=['cpu','cpu']")
+    assert len(components.more_generators) == 2
+    everyone = [components.generator, *components.more_generators]
     assert len({id(one) for one in everyone}) == 3
     alone = opened(home).generator.fingerprint()
     assert {one.fingerprint() for one in everyone} == {alone}  # who makes an image does not matter
@@ -144,16 +144,16 @@ def test_a_clip_that_loras_may_change_is_not_shared(home, override, shared):
 
 def test_a_generator_without_a_pipeline_shares_nothing(home):
     generator = FakeGenerator()
-    cast = opened(home, generator=generator)
-    assert cast.generator is generator
-    assert len(cast.scorer.score("two cats", ["one cat"])) == 1
+    components = opened(home, generator=generator)
+    assert components.generator is generator
+    assert len(components.scorer.score("two cats", ["one cat"])) == 1
 
 
 def test_parts_of_one_s_own_replace_the_profile_s(home):
     generator, scorer = FakeGenerator(), FakeScorer()
-    cast = opened(home, "encoders.tiny.path=nowhere", generator=generator, scorer=scorer)
-    assert (cast.generator, cast.scorer) == (generator, scorer)
-    assert cast.verifier is cast.captioner is cast.proposer
+    components = opened(home, "encoders.tiny.path=nowhere", generator=generator, scorer=scorer)
+    assert (components.generator, components.scorer) == (generator, scorer)
+    assert components.verifier is components.captioner is components.proposer
 
 
 REPLIES = {
@@ -185,11 +185,11 @@ class Images(FakeGenerator):
         super().__init__()
         self.device = device
 
-    def generate(self, shots):
+    def generate(self, shot, on_step=None):
         if "images" not in self.device:
             self.enter_device()
         assert self.device == ["images"], self.device
-        return super().generate(shots)
+        return super().generate(shot, on_step)
 
     def enter_device(self):
         assert self.device in ([], ["images"]), self.device
@@ -242,7 +242,7 @@ def phased(home, monkeypatch):
         backend.server = Server(device, name)
         return backend
 
-    monkeypatch.setattr(casting, "open_backend", open_phased)
+    monkeypatch.setattr(factory, "open_backend", open_phased)
     file = home / "phased.toml"
     file.write_text(CONFIG + PHASED)
     return device, seen, logs, load_config(file).profile("phased")
@@ -254,9 +254,9 @@ def test_phased_parts_never_share_the_device(phased, tmp_path):
 
     async def scenario():
         parts = {"generator": generator, "scorer": FakeScorer(), "logs": tmp_path}
-        async with open_components(profile, **parts) as cast:
-            assert cast.phases.served == {"eye", "mind"}
-            return await correct("two red circles", cast, seed=1, candidates=2)
+        async with open_components(profile, **parts) as components:
+            assert components.phases.served == {"eye", "mind"}
+            return await correct("two red circles", components, seed=1, candidates=2)
 
     correction = asyncio.run(scenario())
     assert correction.status == "corrected", correction.error
@@ -283,16 +283,16 @@ def test_a_server_that_cannot_be_stopped_has_no_phases(home):
 
 def test_a_generator_gives_its_device_back_and_takes_it_again(home):
     """On the CPU nothing moves, and the images stay the same."""
-    cast = opened(home)
+    components = opened(home)
     shot = Shot("two cats", None, 1)
-    [before] = cast.generator.generate([shot])
-    cast.scorer.score("two cats", ["one cat"])
-    cast.scorer.leave_device()
-    cast.generator.leave_device()
-    cast.generator.enter_device()
-    [after] = cast.generator.generate([shot])
+    before = components.generator.generate(shot)
+    components.scorer.score("two cats", ["one cat"])
+    components.scorer.leave_device()
+    components.generator.leave_device()
+    components.generator.enter_device()
+    after = components.generator.generate(shot)
     assert after.image.tobytes() == before.image.tobytes()
-    assert cast.scorer._encoder.model is cast.generator.pipe.text_encoder_2
+    assert components.scorer._encoder.model is components.generator.pipe.text_encoder_2
 
 
 def test_a_generator_that_keeps_the_device_has_no_phases(phased):

@@ -41,7 +41,7 @@ def ignore(index, result):
     in_flight=st.integers(1, 8),
 )
 def test_results_are_in_order_and_each_failure_is_its_own(waits, failing, in_flight):
-    on_status = {}
+    told = {}
 
     async def work(item):
         index, turns = item
@@ -52,11 +52,11 @@ def test_results_are_in_order_and_each_failure_is_its_own(waits, failing, in_fli
         return index
 
     items = list(enumerate(waits))
-    found = asyncio.run(run_all(items, work, in_flight=in_flight, done=on_status.__setitem__))
+    found = asyncio.run(run_all(items, work, in_flight=in_flight, done=told.__setitem__))
     assert [str(one) if index in failing else one for index, one in enumerate(found)] == [
         f"no {index}" if index in failing else index for index, _ in items
     ]
-    assert on_status == dict(enumerate(found))
+    assert told == dict(enumerate(found))
 
 
 def test_an_item_is_taken_when_there_is_room_for_it():
@@ -179,9 +179,9 @@ def test_as_many_in_flight_as_help_and_fit():
 # ---------------------------------------------------------------- prompts on one set of models
 
 
-def searches(steps, prompts, in_flight, done=ignore):
+def searches(stages, prompts, in_flight, done=ignore):
     def work(prompt):
-        return correct(prompt, steps=steps, seed=0, candidates=5)
+        return correct(prompt, stages=stages, seed=0, candidates=5)
 
     return for_each(prompts, work, in_flight=in_flight, done=done)
 
@@ -195,16 +195,18 @@ def test_the_generator_works_while_all_agents_are_stuck():
                 await self.release.wait()
             return await super().complete(request)
 
-        def generate(self, shots):
+        def generate(self, shot, on_step=None):
             self.loop.call_soon_threadsafe(self.made.release)
-            return super().generate(shots)
+            return super().generate(shot, on_step)
 
     async def scenario():
         stuck = Stuck(NO_TIME)
         stuck.release, stuck.loop = asyncio.Event(), asyncio.get_running_loop()
         stuck.made = asyncio.Semaphore(0)
-        steps = Stages(stuck.cast(phased=False), agents=2)
-        task = asyncio.create_task(searches(steps, [f"prompt {n} right at 0" for n in range(5)], 5))
+        stages = Stages(stuck.cast(phased=False), agents=2)
+        task = asyncio.create_task(
+            searches(stages, [f"prompt {n} right at 0" for n in range(5)], 5)
+        )
         # Two hold the agents, the others wait for them: all five have their image all the same.
         for _ in range(5):
             await asyncio.wait_for(stuck.made.acquire(), 60)
@@ -217,11 +219,11 @@ def test_the_generator_works_while_all_agents_are_stuck():
 
 def test_the_agents_work_while_the_generator_is_stuck():
     class Stuck(Sleepers):
-        def generate(self, shots):
-            if "prompt 1 " in shots[0].prompt:
+        def generate(self, shot, on_step=None):
+            if "prompt 1 " in shot.prompt:
                 self.stuck.set()
                 assert self.release.wait(60)
-            return super().generate(shots)
+            return super().generate(shot, on_step)
 
         async def complete(self, request):
             found = await super().complete(request)
@@ -234,8 +236,8 @@ def test_the_agents_work_while_the_generator_is_stuck():
     stuck.stuck, stuck.release = threading.Event(), threading.Event()
     ends = {}
     prompts = ["prompt 0 right at 2", "prompt 1 right at 0"]
-    steps = Stages(stuck.cast(phased=False), agents=2)
-    asyncio.run(searches(steps, prompts, 2, ends.__setitem__))
+    stages = Stages(stuck.cast(phased=False), agents=2)
+    asyncio.run(searches(stages, prompts, 2, ends.__setitem__))
     assert [ends[index].status for index in (0, 1)] == ["corrected", "already-correct"]
 
 
@@ -243,8 +245,8 @@ def test_the_agents_work_while_the_generator_is_stuck():
 def test_agents_are_as_many_at_once_as_allowed_and_no_more(phased):
     sleepers = Sleepers(NO_TIME)
     ends = {}
-    steps = Stages(sleepers.cast(phased=phased), agents=3)
-    asyncio.run(searches(steps, sleepers_prompts(30), 12, ends.__setitem__))
+    stages = Stages(sleepers.cast(phased=phased), agents=3)
+    asyncio.run(searches(stages, sleepers_prompts(30), 12, ends.__setitem__))
     assert sleepers.most_agents == 3
     assert len(ends) == 30
     wanted = [int(prompt.split()[-1]) for prompt in sleepers_prompts(30)]
@@ -254,8 +256,8 @@ def test_agents_are_as_many_at_once_as_allowed_and_no_more(phased):
 def test_a_turn_serves_all_prompts_in_flight():
     """With all prompts in flight, the GPU changes hands twice an image of the longest search."""
     sleepers = Sleepers(NO_TIME)
-    steps = Stages(sleepers.cast(phased=True), agents=4)
-    asyncio.run(searches(steps, [f"prompt {n} right at {n % 7}" for n in range(28)], 28))
+    stages = Stages(sleepers.cast(phased=True), agents=4)
+    asyncio.run(searches(stages, [f"prompt {n} right at {n % 7}" for n in range(28)], 28))
     assert sleepers.calls["image"] == 4 * (1 + 2 + 3 + 4 + 5 + 6 + 6)
     # Checklists; the original; five attempts: none of 28 prompts gets a turn of its own.
     assert sleepers.calls["swap"] <= 1 + 2 * 6 + 4
@@ -285,9 +287,9 @@ def growth(first, last, journal):
             blocks[ended] = sys.getallocatedblocks()
 
     async def scenario():
-        steps = Stages(sleepers.cast(phased=False), journal, agents=4)
+        stages = Stages(sleepers.cast(phased=False), journal, agents=4)
         prompts = (f"prompt {number} right at 0" for number in range(last))
-        await searches(steps, prompts, 8, done)
+        await searches(stages, prompts, 8, done)
 
     asyncio.run(scenario())
     assert sleepers.calls["image"] == ended == last

@@ -282,7 +282,7 @@ def test_a_disk_that_is_full_is_no_failure_of_the_step(log, journal, monkeypatch
 
 def test_a_bug_is_no_failure_of_the_step(log, journal):
     class Broken(Images):
-        def generate(self, shots):
+        def generate(self, shot, on_step=None):
             raise ZeroDivisionError("oops")
 
     steps = Stages(cast_of(log, generator=Broken(log)), journal)
@@ -397,12 +397,12 @@ class HeldImages(Images):
         self.entered, self.release = threading.Semaphore(0), threading.Semaphore(0)
         self.busy, self.at_once = threading.Lock(), at_once
 
-    def generate(self, shots):
+    def generate(self, shot, on_step=None):
         assert self.busy.acquire(blocking=False), "two images at once on one generator"
         try:
             self.entered.release()
             assert self.release.acquire(timeout=10)
-            return super().generate(shots)
+            return super().generate(shot, on_step)
         finally:
             self.busy.release()
 
@@ -447,7 +447,7 @@ def test_every_device_has_its_own_thread_and_works_at_once(log):
         for generator in generators:
             generator.release.release(7)
         renders = await asyncio.gather(*tasks)
-        single = [Images(log).generate([replace(SHOT, seed=seed)])[0] for seed in range(7)]
+        single = [Images(log).generate(replace(SHOT, seed=seed))[0] for seed in range(7)]
         assert [one.image.tobytes() for one in renders] == [one.image.tobytes() for one in single]
 
     asyncio.run(scenario())
@@ -484,9 +484,9 @@ def test_a_scorer_on_the_generator_s_encoder_works_in_its_thread(log, shared):
             return super().score(prompt, negatives)
 
     class WhereImages(Images):
-        def generate(self, shots):
+        def generate(self, shot, on_step=None):
             threads["generator"] = threading.get_ident()
-            return super().generate(shots)
+            return super().generate(shot, on_step)
 
     async def scenario():
         cast = replace(cast_of(log, generator=WhereImages(log)), scorer=Where(log))
@@ -538,9 +538,9 @@ class ImagesOnGpu(Images):
         super().__init__(log)
         self.gpu = gpu
 
-    def generate(self, shots):
+    def generate(self, shot, on_step=None):
         assert self.gpu.holder == "images"
-        return super().generate(shots)
+        return super().generate(shot, on_step)
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -627,11 +627,11 @@ def test_agents_elsewhere_take_no_turn(log):
 
 def test_a_turn_lasts_until_the_image_is_made_although_nobody_waits(log):
     class Waiting(HeldImages):
-        def generate(self, shots):
-            renders = super().generate(shots)
+        def generate(self, shot, on_step=None):
+            render = super().generate(shot, on_step)
             assert gpu.holder == "images"
             done.append(True)
-            return renders
+            return render
 
     gpu, done = Gpu(), []
 
@@ -717,9 +717,9 @@ def test_seconds_are_work_and_not_waiting(log, journal, monkeypatch):
             return await super().complete(request)
 
     class TickingImages(Images):
-        def generate(self, shots):
+        def generate(self, shot, on_step=None):
             clock[0] += 100
-            return super().generate(shots)
+            return super().generate(shot, on_step)
 
     class TickingScores(Scores):
         def score(self, prompt, negatives):
@@ -762,8 +762,8 @@ def test_memory_stays_flat_over_thousands_of_steps(log, tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
     class Quiet(Images):
-        def generate(self, shots):
-            return [Render(Image.new("RGB", (4, 4)), 1, 0.0)]
+        def generate(self, shot, on_step=None):
+            return Render(Image.new("RGB", (4, 4)), 1, 0.0)
 
     async def some(steps, seeds):
         for seed in seeds:

@@ -28,10 +28,11 @@ CHILD = """\
 import asyncio, os, signal, sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from npc_local import cast as casting, cli
-from npc_local.errors import DeviceLostError
-from tests.journal_world import Images, Log, cast_of
-from tests.test_batch import Named
+from npc_local.cli import main as cli
+from npc_local.run import factory as casting
+from npc_local.core.errors import DeviceLostError
+from tests.run.journal.world import Images, Log, cast_of
+from tests.run.test_batch import Named
 
 how, log, children = os.environ["HOW"], Log(Path("calls")), Log(Path("children"))
 
@@ -43,15 +44,15 @@ def first_time(name):
     return True
 
 class Dying(Images):
-    def generate(self, shots):
-        prompt = shots[0].prompt
+    def generate(self, shot, on_step=None):
+        prompt = shot.prompt
         if how == "always" and prompt == "two":
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "each" and first_time(f"died at {prompt}"):
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "lost once" and prompt == "two" and first_time("lost"):
             raise DeviceLostError("the GPU failed while making an image: device-side assert")
-        return super().generate(shots)
+        return super().generate(shot, on_step)
 
 class Agents(Named):
     async def complete(self, request):
@@ -65,7 +66,7 @@ async def open_dying(profile, **_):
     children(os.getpid())
     yield cast_of(log, generator=Dying(log), agents=Agents(log))
 
-casting.open_cast = open_dying
+casting.open_components = open_dying
 cli.main()
 """
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from npc_local import agents as roles
-from npc_local.backends import open_backend
 from npc_local.backends.base import Request
 from npc_local.core.config.settings import ShapesBackendSettings
 from npc_local.core.errors import BackendError, PromptError
 from npc_local.core.records import Caption, Checklist, Claim, Demand
+from npc_local.run.factory import open_backend
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.claims import check, demands
 from npc_local.shapes.detect import detect

@@ -19,13 +19,13 @@ MOST = 25_000_000  # bytes
 GENERATE = """
 import hashlib, json
 from npc_local import load_config
-from npc_local.diffusion.generator import DiffusersGenerator
-from npc_local.records import Shot
+from npc_local.generator.diffusers_generator import DiffusersGenerator
+from npc_local.core.records import Shot
 
 generator = DiffusersGenerator(load_config().profile("shapes").generator)
 prompt = "A photo of two red circles"
 shots = [Shot(prompt, None, 0), Shot(prompt, None, 1), Shot(prompt, "three red circles", 0)]
-images = [render.image for render in generator.generate(shots)]
+images = [render.image for render in map(generator.generate, shots)]
 print(json.dumps([hashlib.sha256(image.tobytes()).hexdigest() for image in images]))
 """
 

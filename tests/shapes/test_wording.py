@@ -282,9 +282,9 @@ def test_every_known_word_is_one_piece_of_the_generator_s_tokenizer():
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
-    on_status = re.findall(r"[a-z]+", re.sub(r"(?m)^  \w+:", "", vocabulary()))
-    assert {"circle", "red", "six", "larger", "below", "of", "mint", "dotted"} <= set(on_status)
-    for word in sorted({*wording._WORDS, *NOUNS, *on_status}):
+    words = re.findall(r"[a-z]+", re.sub(r"(?m)^  \w+:", "", vocabulary()))
+    assert {"circle", "red", "six", "larger", "below", "of", "mint", "dotted"} <= set(words)
+    for word in sorted({*wording._WORDS, *NOUNS, *words}):
         for form in (word, word.capitalize()):
             assert tokenizer.tokenize(form) == [f"\u2581{form}"]
             for mark in ",.":

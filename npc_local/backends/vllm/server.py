@@ -277,7 +277,7 @@ class VllmServer:
 
     async def _listed(self) -> None:
         """Wait until the model is listed."""
-        started = on_status = time.monotonic()
+        started = last_news = time.monotonic()
         while True:
             names = await self._asked().models()
             if self._guarded is None or self._guarded.status is not None:
@@ -290,8 +290,8 @@ class VllmServer:
                 raise Fault(
                     f"serves {', '.join(names)} on port {self._port}, not {self.settings.model}"
                 )
-            if now - on_status > _NEWS:
-                on_status, lines = now, self._tail()
+            if now - last_news > _NEWS:
+                last_news, lines = now, self._tail()
                 news = shown(lines[-1]) if lines else "no output yet"
                 log.info("backend %s: starting for %.0f s: %s", self.name, now - started, news)
             await asyncio.sleep(_POLL)

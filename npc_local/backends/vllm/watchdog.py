@@ -167,9 +167,9 @@ def _children() -> list[int]:
 
 def _watch(grace: float, command: Sequence[str]) -> int:
     """Run the command until it ends or the pipe on stdin speaks; return its exit status."""
-    on_status = []
+    received = []
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: on_status.append(number))
+        signal.signal(number, lambda number, _frame: received.append(number))
     _prctl(_SET_CHILD_SUBREAPER, 1)
     parent = os.getppid()
     try:
@@ -177,7 +177,7 @@ def _watch(grace: float, command: Sequence[str]) -> int:
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", flush=True)
         return _NOT_STARTED
-    while charge.status is None and not on_status and os.getppid() == parent:
+    while charge.status is None and not received and os.getppid() == parent:
         if select.select([sys.stdin], [], [], _TICK)[0]:
             break
         charge.reap()

@@ -1,1 +1,1 @@
-"""."""
+"""From results to statistics, summaries and tables."""

@@ -1,1 +1,1 @@
-"""."""
+"""What a negative prompt costs in time."""

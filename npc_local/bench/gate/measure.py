@@ -130,7 +130,7 @@ def sample(
         steps: denoising steps.
         negative_steps: how many of them have the negative, when gated.
         size: side of the square image, in pixels.
-        told: is given the number of forwards done since the last time, after each step.
+        on_status: is given the number of forwards done since the last time, after each step.
     """
     import torch
 
@@ -192,7 +192,7 @@ def measure(
     Args:
         job: what to measure.
         compiled: measure again with the transformer's repeated blocks compiled.
-        told: is given what is being done, and the work done since the last time.
+        on_status: is given what is being done, and the work done since the last time.
 
     Raises:
         GeneratorError: out of memory, the model failed, or what it made is not finite.

@@ -1,1 +1,1 @@
-"""."""
+"""The benchmarks: their records, their judges and their scores."""

@@ -33,7 +33,7 @@ TAGS = (
 )
 PER_TAG = 40
 FILE = "geneval_pp.jsonl"
-_CODE = ("bench/geneval_pp.py", "templates/judge_geneval_pp.*")
+_CODE = ("bench/suites/geneval_pp.py", "agents/templates/judge_geneval_pp.*")
 
 _SCHEMA = closed(correct={"type": "integer", "enum": [0, 1]}, reason=STRING)
 _PLACES = {

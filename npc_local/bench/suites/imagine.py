@@ -24,7 +24,7 @@ from npc_local.bench.suites.suite import BenchItem, Judged, Judgement, Score
 from npc_local.core.errors import ConfigError
 
 FILE = "imagine_bench.jsonl"
-_CODE = ("bench/imagine_bench.py", "templates/judge_imagine.*")
+_CODE = ("bench/suites/imagine.py", "agents/templates/judge_imagine.*")
 TYPES = {
     "COLOR": "Attribute shift",
     "SHAPE": "Attribute shift",

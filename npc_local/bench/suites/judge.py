@@ -17,7 +17,7 @@ from npc_local.core.errors import ConfigError
 from npc_local.core.hashing import code_digest
 
 _MAX_TOKENS = 1024
-_CODE = ("bench/judge.py", "roles/asking.py", "templating.py")
+_CODE = ("bench/suites/judge.py", "agents/structured_output.py", "agents/templating.py")
 
 
 def judge_request(

@@ -23,7 +23,7 @@ from npc_local.shapes.prompts import TAGS, sample_records
 from npc_local.shapes.scene import CANVAS, Scene, Thing
 
 PER_TAG = 40
-_CODE = ("bench/shapes_suite.py", "shapes")
+_CODE = ("bench/suites/shapes.py", "shapes/*.py")
 _MIDDLE = 4.0  # pixels to each side of the middle that are neither left nor right
 _RATIO = 1.2  # how many times larger 'larger' is
 

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from PIL.Image import Image
 
 from npc_local.backends.base import Backend
 from npc_local.bench.suites.published import Figure
-from npc_local.core.errors import ConfigError
 from npc_local.core.records import Checklist
-
-SUITES = ("geneval++", "imagine", "shapes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,31 +116,3 @@ class Suite(Protocol):
     def score(self, judged: Sequence[Judged]) -> Score:
         """Score images, in any order; an item may come more than once, with another seed."""
         ...
-
-
-def open_suite(name: str, data: Path | None = None) -> Suite:
-    """Open a benchmark by name, its records read and checked.
-
-    Args:
-        name: one of `SUITES`.
-        data: the records' file, or the directory that it lies in; None looks where
-            scripts/download_models.sh puts it.
-
-    Raises:
-        ConfigError: there is no such benchmark; or its records are missing, damaged or incomplete.
-    """
-    if name == "geneval++":
-        from npc_local.bench.suites.geneval_pp import GenEvalPlusPlus
-
-        return GenEvalPlusPlus(data)
-    if name == "imagine":
-        from npc_local.bench.suites.imagine import ImagineBench
-
-        return ImagineBench(data)
-    if name != "shapes":
-        raise ConfigError(f"no benchmark {name!r}; known: {', '.join(SUITES)}")
-    from npc_local.bench.suites.shapes import ShapesBench
-
-    if data is not None:
-        raise ConfigError("the shapes benchmark makes its own records; leave --data out")
-    return ShapesBench()

@@ -1,1 +1,1 @@
-"""."""
+"""`npc-local bench` and its commands."""

@@ -63,7 +63,7 @@ def agreement(
     from npc_local.analysis import agreement_tables
     from npc_local.analysis.agreement import open_run, report
     from npc_local.bench.analysis import tables
-    from npc_local.cli.live_view import libraries_quiet
+    from npc_local.core.terminal import libraries_quiet
 
     other = {}
     if encoder or formula or tokens:

@@ -98,8 +98,8 @@ def gate(
     from npc_local.bench.gate import measure as gate_bench
     from npc_local.bench.gate import random_flux
     from npc_local.bench.gate import tables as gate_tables
-    from npc_local.cli.live_view import libraries_quiet
     from npc_local.core.offline.switches import go_offline
+    from npc_local.core.terminal import libraries_quiet
 
     names = listed(models, "--model", tuple(random_flux.MODELS))
     go_offline()
@@ -140,7 +140,7 @@ def _progress() -> Progress:
     """Return a bar on standard error, with time taken and time left."""
     from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from npc_local.cli.live_view import error_console
+    from npc_local.core.terminal import error_console
 
     columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=error_console())

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import click
 
-from benchmarks.salience.command import salience
-from benchmarks.throughput.command import throughput
-from benchmarks.tokens.command import tokens
 from npc_local.cli.bench.agreement import agreement
 from npc_local.cli.bench.gate import gate
 from npc_local.cli.bench.suite import suite_command
@@ -19,8 +16,5 @@ def bench() -> None:
 
 bench.add_command(agreement)
 bench.add_command(gate)
-bench.add_command(salience)
-bench.add_command(throughput)
-bench.add_command(tokens)
 for name in ("geneval++", "imagine", "shapes"):
     bench.add_command(suite_command(name))

@@ -203,10 +203,10 @@ def _run(asked: _Asked) -> int:
     import asyncio
 
     from npc_local.bench.run_suite import measure
-    from npc_local.cli.live_view import libraries_quiet
-    from npc_local.cli.main import ARGUMENTS
+    from npc_local.cli.options import ARGUMENTS
     from npc_local.core.config.load import load_config
     from npc_local.core.offline.switches import go_offline
+    from npc_local.core.terminal import libraries_quiet
     from npc_local.run.supervisor import Link, can_supervise, supervise
 
     go_offline()
@@ -229,7 +229,7 @@ def _run(asked: _Asked) -> int:
 
 def on_status(line: str) -> None:
     """Say something on standard error."""
-    from npc_local.cli.live_view import plain
+    from npc_local.core.terminal import plain
 
     click.echo(plain(line), err=True)
 
@@ -302,7 +302,7 @@ def _is_given(option: str) -> bool:
 
 
 def _suite(asked: _Asked) -> Suite:
-    from npc_local.bench.suites.suite import open_suite
+    from npc_local.bench.suites.registry import open_suite
 
     if asked.suite != "shapes":
         return open_suite(asked.suite, asked.data)

@@ -109,7 +109,7 @@ class _Progress:
 
     def __call__(self, path: str, done: int, size: int) -> None:
         """Write over the line of before, a few times a second."""
-        from npc_local.cli.live_view import plain
+        from npc_local.core.terminal import plain
 
         if size < self._LARGE:
             return
@@ -126,7 +126,7 @@ def _show(findings: Sequence[Finding]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from npc_local.cli.live_view import plain
+    from npc_local.core.terminal import plain
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for level, style in _STYLES.items():

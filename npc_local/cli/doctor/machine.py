@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from npc_local import __version__
 from npc_local.cli.doctor.findings import Finding, error, from_exception
 from npc_local.core.config.settings import EncoderSettings, GeneratorSettings
 from npc_local.core.errors import ConfigError, NpcError, StorageError
+from npc_local.core.versions import __version__
 from npc_local.salience.rules import spacy_model
 
 _PROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"

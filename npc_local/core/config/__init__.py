@@ -1,1 +1,1 @@
-"""."""
+"""models.toml: read, checked, and resolved to a profile."""

@@ -9,8 +9,9 @@ scripts/download_models.sh needs no Python to write it:
     <64 hex digits>  FLUX.1-dev/model_index.json
     # end 1 files
 
-Paths start at the manifest's own directory. By hand: `python -m npc_local.core.files.manifest write DIR FILE`
-and `check FILE`. Needs the standard library only.
+Paths start at the manifest's own directory. By hand:
+`python -m npc_local.core.files.manifest write DIR FILE`, and `check FILE`. Needs the standard
+library only.
 """
 
 from __future__ import annotations

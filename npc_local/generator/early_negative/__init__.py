@@ -1,1 +1,1 @@
-"""."""
+"""A negative prompt in the first denoising steps alone, of any pipeline."""

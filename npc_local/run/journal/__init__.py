@@ -1,1 +1,1 @@
-"""."""
+"""What a run has done, kept so that a run that was killed goes on."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from npc_local.core.errors import ConfigError, StorageError
 from npc_local.core.files.atomic import cannot_write, write_durably
-from npc_local.core.hashing import canonical, differences
+from npc_local.core.hashing import canonical
 from npc_local.run.journal import database as journal_file
 from npc_local.run.journal import lock as runlock
 from npc_local.run.journal.database import IDENTITY, readable_errors
+from npc_local.run.journal.differences import differences
 from npc_local.run.journal.images import DAMAGED
 
 _BEFORE = {runlock.NAME, "logs", "images", DAMAGED}  # what a run may have before its database

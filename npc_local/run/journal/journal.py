@@ -252,8 +252,8 @@ class Journal:
         Raises:
             StorageError: it cannot be written.
         """
-        on_status = (failure.kind, failure.key, canonical(failure.inputs), failure.error)
-        content = (*on_status, failure.exit_code, *astuple(failure.cost), time.time())
+        content_head = (failure.kind, failure.key, canonical(failure.inputs), failure.error)
+        content = (*content_head, failure.exit_code, *astuple(failure.cost), time.time())
         marks = ", ".join("?" * len(content))
         with self._transaction() as database:
             database.execute(f"INSERT INTO failures ({_FAILED}, at) VALUES ({marks})", content)

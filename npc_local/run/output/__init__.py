@@ -1,1 +1,1 @@
-"""What a person reads about a run: pictures and pages made from its records."""
+"""What a run leaves for people: a folder for each prompt, and a sheet of its images."""

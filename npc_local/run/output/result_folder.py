@@ -24,7 +24,6 @@ from PIL.Image import DecompressionBombError, Image
 from PIL.Image import open as open_png
 from pydantic import TypeAdapter
 
-from npc_local import __version__
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.errors import StorageError
 from npc_local.core.files.atomic import cannot_write, write_durably
@@ -39,6 +38,7 @@ from npc_local.core.records import (
     Render,
     Verdict,
 )
+from npc_local.core.versions import __version__
 from npc_local.loop import StageFinished, StageStarted
 from npc_local.run.output.sheet import sheet
 

@@ -24,7 +24,7 @@ from npc_local.core.config.settings import ChatBackendSettings, ServerSettings
 from npc_local.core.errors import BackendError, ConfigError, ModelFilesError
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -568,8 +568,8 @@ def test_what_cannot_sleep_is_stopped(settings, state, sleep, fault):
 _PARENT = """
 import asyncio, json, sys, time
 from pathlib import Path
-from npc_local.backends.vllm_server import VllmServer
-from npc_local.settings import ChatBackendSettings, ServerSettings
+from npc_local.backends.vllm.server import VllmServer
+from npc_local.core.config.settings import ChatBackendSettings, ServerSettings
 
 server = ServerSettings(**json.loads(sys.argv[1]))
 server = VllmServer("qwen", ChatBackendSettings(kind="vllm", model="qwen", server=server))

@@ -45,10 +45,10 @@ def image(subject, way, negative_steps=3, **more):
 
 
 def test_the_forwards_are_those_of_each_way(subject):
-    on_status = []
-    made = {way: image(subject, way, on_status=on_status.append) for way in WAYS}
+    messages = []
+    made = {way: image(subject, way, on_status=messages.append) for way in WAYS}
     assert {way: one.forwards for way, one in made.items()} == {"none": 4, "gate": 7, "stock": 8}
-    assert on_status == [1, 1, 1, 1, 2, 2, 2, 1, 2, 2, 2, 2]
+    assert messages == [1, 1, 1, 1, 2, 2, 2, 1, 2, 2, 2, 2]
     assert all(one.seconds > 0 and one.peak_bytes is None for one in made.values())
 
 
@@ -69,9 +69,9 @@ def test_a_negative_gated_to_all_steps_is_the_stock_pipeline_s(subject):
 
 def test_every_round_times_every_way_and_the_work_adds_up():
     job = planned()
-    on_status = []
+    messages = []
     (result,) = gate_bench.measure(
-        job, on_status=lambda doing, work: on_status.append((doing, work))
+        job, on_status=lambda doing, work: messages.append((doing, work))
     )
     assert {way: found.forwards for way, found in result.ways.items()} == {
         "none": 4,
@@ -79,8 +79,8 @@ def test_every_round_times_every_way_and_the_work_adds_up():
         "stock": 8,
     }
     assert all(len(found.seconds) == 2 for found in result.ways.values())
-    assert sum(work for _, work in on_status) == pytest.approx(job.total_work(compiled=False))
-    rounds = list(dict.fromkeys(doing for doing, _ in on_status))
+    assert sum(work for _, work in messages) == pytest.approx(job.total_work(compiled=False))
+    rounds = list(dict.fromkeys(doing for doing, _ in messages))
     assert rounds == [
         "tiny: making weights",
         "tiny: warming up",

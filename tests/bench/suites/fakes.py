@@ -13,7 +13,7 @@ from npc_local.bench.suites.geneval_pp import TAGS
 from npc_local.bench.suites.imagine import TYPES
 from npc_local.bench.suites.suite import BenchItem, Judgement
 
-DATA = Path(os.environ.get("NPC_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("NPC_DATA", Path(__file__).parents[4] / "shared" / "data"))
 NAMES = {"geneval++": "geneval_pp.jsonl", "imagine": "imagine_bench.jsonl"}
 published_data = pytest.mark.skipif(
     not DATA.is_dir(),

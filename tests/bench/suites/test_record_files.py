@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from npc_local.bench.suites.record_files import as_line
-from npc_local.bench.suites.suite import open_suite
+from npc_local.bench.suites.registry import open_suite
 from npc_local.core.errors import ConfigError
 from tests.bench.suites.fakes import DATA, NAMES, RECORDS, published_data, write
 

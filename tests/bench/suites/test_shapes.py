@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npc_local.bench.suites.geneval_pp import Record as GenEvalRecord
+from npc_local.bench.suites.registry import open_suite
 from npc_local.bench.suites.shapes import ShapesBench, judge_scene
-from npc_local.bench.suites.suite import BenchItem, open_suite
+from npc_local.bench.suites.suite import BenchItem
 from npc_local.core.errors import ConfigError
 from npc_local.core.hashing import code_digest
 from npc_local.shapes.claims import check

@@ -19,8 +19,8 @@ from npc_local.cli import main as cli
 from npc_local.core.errors import BackendError, GeneratorError, ModelFilesError, StorageError
 from npc_local.core.hashing import pixel_hash
 from npc_local.core.records import Render
-from npc_local.run import factory as casting
-from npc_local.run.stages import Components
+from npc_local.run import factory as factory
+from npc_local.run.components import Components
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.draw import draw
 from npc_local.shapes.scene import sample_scene
@@ -29,7 +29,7 @@ from tests.bench.suites.fakes import RECORDS, write
 from tests.bench.world import Agents, Images
 from tests.fakes import FakeScorer
 
-SHIPPED = Path(__file__).parents[2] / "models.toml"
+SHIPPED = Path(__file__).parents[3] / "models.toml"
 
 
 class Draughtsman:
@@ -40,15 +40,14 @@ class Draughtsman:
         self.limit = limit
         self.name = name
 
-    def generate(self, shots):
-        [shot] = shots
+    def generate(self, shot, on_step=None):
         if self.made == self.limit:
             raise GeneratorError("power cut")
         groups = read(shot.prompt).groups
         right = shot.seed % 2 or shot.negative
         scene = sample_scene(groups if right else groups[:-1], random.Random(shot.seed))
         self.made += 1
-        return [Render(draw(scene), forwards=1, seconds=0.0)]
+        return Render(draw(scene), forwards=1, seconds=0.0)
 
     def fingerprint(self):
         return self.name
@@ -71,7 +70,7 @@ def bench(tmp_path, monkeypatch):
                 judge=None if named is None else judge or agents,
             )  # fmt: skip
 
-        monkeypatch.setattr(casting, "open_cast", open_components)
+        monkeypatch.setattr(factory, "open_components", open_components)
         small = ["--per-tag", "1"] if suite == "shapes" else []
         result = CliRunner().invoke(cli.main, ["bench", suite, *small, *arguments])
         return result, generator
@@ -230,10 +229,10 @@ def test_an_error_that_ends_the_run_prints_no_table(bench):
 
 def test_a_ctrl_c_keeps_everything_and_says_how_to_go_on(bench, tmp_path):
     class Pressed(Draughtsman):
-        def generate(self, shots):
+        def generate(self, shot, on_step=None):
             if self.made == 4:
                 raise KeyboardInterrupt
-            return super().generate(shots)
+            return super().generate(shot, on_step)
 
     result, first = bench("--out", "out", generator=Pressed())
     assert result.exit_code == cli.INTERRUPTED
@@ -459,9 +458,9 @@ def test_a_command_about_less_leaves_the_fuller_summary_alone(bench, tmp_path):
 
 def test_images_made_in_less_memory_are_told(bench):
     class Short(Draughtsman):
-        def generate(self, shots):
-            [render] = super().generate(shots)
-            return [replace(render, fallbacks=("VAE tiling",) if shots[0].negative else ())]
+        def generate(self, shot, on_step=None):
+            render = super().generate(shot, on_step)
+            return replace(render, fallbacks=("VAE tiling",) if shot.negative else ())
 
     result, _ = bench("--out", "out", "--arms", "npc", "--format", "json", generator=Short())
     arms = numbers(result)["arms"]

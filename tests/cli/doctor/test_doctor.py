@@ -28,7 +28,7 @@ from npc_local.core.config.settings import ChatBackendSettings, EncoderSettings,
 from npc_local.core.errors import BackendError, ConfigError, StorageError
 from npc_local.core.files.manifest import write_manifest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 SHAPES = ROOT / "npc_local" / "shapes" / "weights"
 GENERATOR = {"steps": 4, "true_cfg_scale": 2.0, "height": 1000, "width": 1000}
 

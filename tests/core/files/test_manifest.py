@@ -71,9 +71,9 @@ def test_each_difference_is_named_and_sizes_come_first(made):
 
 
 def test_progress_is_told(made):
-    on_status = []
-    list(check_manifest(read_manifest(made), lambda *step: on_status.append(step)))
-    assert ("b/w.safetensors", 9, 9) in on_status
+    messages = []
+    list(check_manifest(read_manifest(made), lambda *step: messages.append(step)))
+    assert ("b/w.safetensors", 9, 9) in messages
 
 
 @pytest.mark.parametrize(

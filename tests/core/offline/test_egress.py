@@ -22,13 +22,13 @@ from npc_local.backends.scripted import ScriptedBackend
 from npc_local.core.config.load import load_config
 from npc_local.core.config.settings import ChatBackendSettings
 from npc_local.core.offline import egress
-from npc_local.run import factory as cast
+from npc_local.run import factory as components
 from tests.fakes import FakeGenerator, FakeScorer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 PRELUDE = """
 import json, os, socket, subprocess, sys
-from npc_local import egress
+from npc_local.core.offline import egress
 def udp(family=socket.AF_INET):
     return socket.socket(family, socket.SOCK_DGRAM)
 """
@@ -141,7 +141,7 @@ with egress.guard():
 def test_whoever_imports_npc_local_is_not_guarded():
     """Only inside `guard`; afterwards the environment and the path are what they were."""
     code = f"""
-import npc_local.offline
+import npc_local.core.offline.switches
 def phone():
     exec({PHONE!r})
 os.environ["HTTP_PROXY"] = "http://127.0.0.1:3128"
@@ -185,7 +185,8 @@ CHILDREN = {
     ),
     "a child that imports npc_local": (
         "subprocess.run([sys.executable, '-c', "
-        "'from npc_local import egress; import npc_local.egress as e; assert e is egress; "
+        "'from npc_local.core.offline import egress; "
+        "import npc_local.core.offline.egress as e; assert e is egress; "
         'assert e.report()["guarded"]\\n\' + PHONE])'
     ),
 }
@@ -221,7 +222,7 @@ def test_a_child_environment_guards_whether_or_not_we_are(tmp_path):
     """Whatever directory it starts in, and without npc_local on its path."""
     there = str(tmp_path)
     code = f"""
-from npc_local.offline import child_environment
+from npc_local.core.offline.switches import child_environment
 subprocess.run([sys.executable, "-c", {PHONE!r}], env=child_environment({{}}), cwd={there!r})
 print(len(egress.report()["blocked"]), egress.report()["guarded"])
 """
@@ -288,10 +289,12 @@ def test_only_an_openai_backend_that_says_so_is_permitted(monkeypatch, settings,
         async def check(self):
             checked.append([egress._endpoint(*permit) for permit in egress._state.permits])
 
-    monkeypatch.setattr(cast, "open_backend", lambda name, *_, **__: Backend(name, {}))
+    monkeypatch.setattr(components, "open_backend", lambda name, *_, **__: Backend(name, {}))
 
     async def open_it():
-        async with cast.open_components(profile, generator=FakeGenerator(), scorer=FakeScorer()):
+        async with components.open_components(
+            profile, generator=FakeGenerator(), scorer=FakeScorer()
+        ):
             pass
 
     with egress.guard():

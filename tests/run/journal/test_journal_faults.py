@@ -27,7 +27,7 @@ from npc_local.run.stages import Stages
 from tests.run.journal import world as journal_world
 from tests.run.journal.world import IDENTITY, PROMPTS, Images, Log, cast_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 SHOT = Shot("x", None, 1)
 
 
@@ -103,7 +103,8 @@ def test_killed_again_and_again_it_still_ends(quick, tmp_path):
     script = """
 import sys
 from pathlib import Path
-from tests import journal_world, kill_driver
+from tests.run.journal import kill_driver
+from tests.run.journal import world as journal_world
 home = Path(sys.argv[1])
 kill_driver.install(kill_driver.Crossings(30, home / "point"))
 journal_world.run(home / "run", journal_world.Log(home / "calls"))
@@ -127,10 +128,10 @@ journal_world.run(home / "run", journal_world.Log(home / "calls"))
 STUCK = """
 import asyncio, sys
 from pathlib import Path
-from npc_local import cli
-from npc_local.journal import Journal
-from npc_local.steps import Steps
-from tests import journal_world as world
+from npc_local.cli import main as cli
+from npc_local.run.journal.journal import Journal
+from npc_local.run.stages import Stages
+from tests.run.journal import world
 
 class Stuck(world.Agents):
     async def complete(self, request):
@@ -144,7 +145,7 @@ log = world.Log(home / "calls")
 with cli._termination_as_interrupt():
     try:
         with Journal.open(home / "run", world.IDENTITY) as journal:
-            steps = Steps(world.cast_of(log, agents=Stuck(log)), journal, agents=2)
+            steps = Stages(world.cast_of(log, agents=Stuck(log)), journal, agents=2)
             asyncio.run(world.search_all(steps))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -180,7 +181,7 @@ def test_a_full_disk_stops_it_and_leaves_what_there_was(log, tmp_path, monkeypat
 
     with monkeypatch.context() as patched, Journal.open(run, IDENTITY) as journal:
         patched.setattr(durable.os, call, full)
-        image = Images(log).generate([SHOT])[0].image
+        image = Images(log).generate(SHOT).image
         with pytest.raises(StorageError, match=r"images/k\.png: cannot be written: No space left"):
             journal.add(Row("generate", "k", {}, {}), image)
         assert journal.find("generate", "k") is None
@@ -387,8 +388,8 @@ def test_a_damaged_image_is_kept_aside_and_made_again(finished, log, damage):
 class Drifting(Images):
     """A generator that never makes the same image twice."""
 
-    def generate(self, shots):
-        [render] = super().generate(shots)
+    def generate(self, shot, on_step=None):
+        render = super().generate(shot, on_step)
         render.image.putpixel((7, 7), (len(self.log.lines()), 0, 0))
         return [render]
 
@@ -413,7 +414,7 @@ def test_what_was_said_of_an_image_that_comes_out_otherwise_is_asked_again(tmp_p
 HOLDER = """
 import sys
 from pathlib import Path
-from npc_local.journal import Journal
+from npc_local.run.journal.journal import Journal
 journal = Journal.open(Path(sys.argv[1]), {})
 print("open", flush=True)
 sys.stdin.read()
@@ -475,8 +476,8 @@ def test_other_weights_under_the_same_name_get_no_answer_of_the_first(tmp_path, 
 _AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from npc_local.errors import StorageError
-from npc_local.journal import Journal
+from npc_local.core.errors import StorageError
+from npc_local.run.journal.journal import Journal
 if os.geteuid() == 0:
     os.setgid(65534); os.setuid(65534)
 for path in sys.argv[1:]:
@@ -537,7 +538,7 @@ def test_image_then_name_then_directory_then_row(tmp_path, log, monkeypatch):
         calls.append(f"replace {Path(target).name}")
         replace(source, target)
 
-    [render] = Images(log).generate([SHOT])
+    render = Images(log).generate(SHOT)
     with Journal.open(tmp_path / "run", {}) as journal:
         monkeypatch.setattr(durable.os, "fsync", noting_fsync)
         monkeypatch.setattr(durable.os, "replace", noting_replace)

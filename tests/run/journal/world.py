@@ -18,9 +18,10 @@ from npc_local.agents import Rules
 from npc_local.backends.base import Reply
 from npc_local.core.records import Render
 from npc_local.loop import correct
+from npc_local.run.components import Components
 from npc_local.run.journal.journal import Journal
 from npc_local.run.output.result_folder import verdict_data
-from npc_local.run.stages import Components, Stages
+from npc_local.run.stages import Stages
 
 PROMPTS = ("two red circles", "three blue stars")
 IDENTITY = {"generator": {"steps": 20}, "fingerprints": ["images", "agents"]}
@@ -52,11 +53,10 @@ class Images:
     def __init__(self, log: Log, name: str = "images") -> None:
         self.log, self.name = log, name
 
-    def generate(self, shots):
-        [shot] = shots
+    def generate(self, shot, on_step=None):
         self.log("generate", shot.prompt, shot.negative, shot.seed)
         image = Image.new("RGB", (8, 8), _colour(shot.prompt, shot.negative, shot.seed))
-        return [Render(image, forwards=10, seconds=0.25, fallbacks=("tiled VAE",))]
+        return Render(image, forwards=10, seconds=0.25, fallbacks=("tiled VAE",))
 
     def fingerprint(self) -> str:
         return self.name
@@ -130,7 +130,7 @@ def cast_of(log: Log, **parts) -> Components:
     )
 
 
-def on_status(correction) -> dict:
+def summary(correction) -> dict:
     """Return all of a correction that a resumed run must have as well."""
     attempts = ([correction.original] if correction.original else []) + [*correction.attempts]
     return {
@@ -152,10 +152,10 @@ def on_status(correction) -> dict:
     }
 
 
-async def search_all(steps: Stages, prompts=PROMPTS, seed: int = 7) -> list[dict]:
+async def search_all(stages: Stages, prompts=PROMPTS, seed: int = 7) -> list[dict]:
     """Run all prompts at once."""
-    searches = (correct(prompt, steps=steps, seed=seed, candidates=3) for prompt in prompts)
-    return [on_status(found) for found in await asyncio.gather(*searches)]
+    searches = (correct(prompt, stages=stages, seed=seed, candidates=3) for prompt in prompts)
+    return [summary(found) for found in await asyncio.gather(*searches)]
 
 
 def run(directory: Path, log: Log, prompts=PROMPTS) -> list[dict]:

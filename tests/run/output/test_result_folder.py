@@ -49,7 +49,7 @@ def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=(), **other):
         "propose": [proposal("sand", "sky", "sea")],
     }
     backend = ScriptedBackend("agents", replies | other)
-    cast = Components(
+    components = Components(
         FakeGenerator(fallbacks), backend, backend, backend, FakeScorer(sand=0.9, sky=0.5)
     )
 
@@ -57,7 +57,7 @@ def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=(), **other):
         kept(event)
         watch(event)
 
-    return asyncio.run(correct(PROMPT, cast, seed=7, candidates=3, watch=both))
+    return asyncio.run(correct(PROMPT, components, seed=7, candidates=3, watch=both))
 
 
 def names(folder):

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from npc_local.core.config.settings import EncoderSettings
 from npc_local.core.errors import ModelFilesError
-from npc_local.salience.encoders import text_encoder as encoders
 from npc_local.salience.encoders.text_encoder import (
     Source,
     Text,
@@ -22,6 +21,7 @@ from npc_local.salience.encoders.text_encoder import (
     from_directory,
     from_generator,
 )
+from npc_local.salience.encoders.text_encoder import text_encoder as encoders
 from npc_local.salience.find_encoder import encoder_in
 from tests.salience.golden import GOLDEN, needs_golden
 

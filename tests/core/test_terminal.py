@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from npc_local.bench import progress
+from npc_local.core import terminal as progress
 
 
 def test_without_a_terminal_lines_say_how_far_it_is(capsys, monkeypatch):

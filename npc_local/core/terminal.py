@@ -1,17 +1,54 @@
-"""How far a long run is, on standard error: a bar in a terminal, else a line now and then."""
+"""What is written to the person at the terminal: plain text on standard error, and time left.
+
+Standard output is left to results.
+"""
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from types import TracebackType
+from typing import TextIO
 
+from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
-from npc_local.cli.live_view import error_console, plain
+from npc_local.core.prompts import is_control
 
 _EVERY = 60.0  # seconds between two lines in a log
+
+
+def error_console() -> Console:
+    """Return a console on standard error that takes every text as it is."""
+    return Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def libraries_quiet() -> Iterator[TextIO]:
+    """Keep libraries' warnings to themselves and their prints off standard output, given here."""
+    stdout, disabled = sys.stdout, logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield stdout
+        finally:
+            logging.disable(disabled)
+
+
+def plain(text: str) -> str:
+    """Return text in one line, without what could drive the terminal."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if is_control(character) else character
+        for character in " ".join(text.split())
+    )
 
 
 class Progress:
