@@ -31,8 +31,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/npc-local run --seed $(SEED) -- "$$PROMPT"
 
+# A process a core; a core that has run out of tests takes some of another's.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # Apart from the other one: vLLM pins its own torch. Without it, the tests of a real server skip.
 vllm-env:
@@ -41,6 +42,7 @@ vllm-env:
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(READY)
 	$(BIN)/mypy

@@ -1,9 +1,25 @@
-"""What every test gets: no way out of this machine."""
+"""What every test gets: one thread, no way out of this machine, and no say for its speed."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
+
+import hypothesis
+
+# Before torch is imported, here and in children. Models of tests are tiny: a second thread only
+# spins beside the first, and takes the core that another process of the suite could use.
+for _library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "npc-local",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("npc-local")
 
 _TO_ADDRESS = {"socket.connect", "socket.sendto"}
 _LOOK_UP = {"socket.getaddrinfo", "socket.gethostbyname"}

@@ -12,7 +12,7 @@ from npc_local.shapes.wording import Reading
 from tests.shapes.strategies import BACKDROPS, WILD_SCENES, lone_scenes
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(WILD_SCENES)
 def test_captions_have_90_to_160_words_and_read_back(scene):
     text = describe(scene)
@@ -22,7 +22,6 @@ def test_captions_have_90_to_160_words_and_read_back(scene):
     assert describe(scene) == text
 
 
-@settings(deadline=None)
 @given(lone_scenes())
 def test_a_lone_thing_is_described(scene):
     (thing,) = scene.things
@@ -33,7 +32,6 @@ def test_a_lone_thing_is_described(scene):
     assert FEWEST <= len(text.split()) <= MOST
 
 
-@settings(deadline=None)
 @given(BACKDROPS)
 def test_an_empty_picture_is_described(background):
     text = describe(Scene((), background))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from npc_local.shapes.claims import check, in_region
 from npc_local.shapes.scene import Background, Scene, Thing
@@ -217,7 +217,6 @@ def test_one_shape_in_two_sizes():
 # ---------------------------------------------------------------- any of it
 
 
-@settings(deadline=None)
 @given(PROMPTS, WILD_SCENES)
 def test_any_prompt_can_be_checked_against_any_scene(groups, seen):
     findings = check(Reading(groups), seen)

@@ -43,7 +43,7 @@ def test_at_least_99_percent_of_drawn_scenes_are_read_back_exactly():
     assert len(wrong) <= 10, wrong[:3]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lone_scenes())
 def test_a_single_thing_is_always_read_back_exactly(scene):
     assert same(scene, detect(draw(scene)))

@@ -182,7 +182,7 @@ def _asks_for(prompt, text):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(PROMPTS, WILD_SCENES)
 def test_nothing_that_the_prompt_asks_for_is_proposed(groups, seen):
     prompt = benchmark_prompt(groups)
@@ -192,7 +192,6 @@ def test_nothing_that_the_prompt_asks_for_is_proposed(groups, seen):
     useful(prompt, found)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(list(TAGS)), st.integers(0, 10**6))
 def test_a_wrong_picture_leaves_the_loop_something_to_try(tag, seed):
     """For benchmark prompts over scenes of the world, all of it survives the cleaner."""

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import npc_local
@@ -36,13 +36,11 @@ def test_benchmark_prompts_of_every_kind_read_back(test):
         assert read(record.prompt) == Reading(record.groups), record.prompt
 
 
-@settings(deadline=None)
 @given(PROMPTS)
 def test_any_groups_in_benchmark_words_read_back(groups):
     assert read(benchmark_prompt(groups)) == Reading(groups)
 
 
-@settings(deadline=None)
 @given(PROMPTS, st.none() | BACKDROPS, st.integers(0, 10**6))
 def test_varied_wordings_read_back(groups, background, seed):
     # Two groups with places may be said as a relation, which is read as opposite places.
@@ -257,7 +255,6 @@ def test_a_prompt_beyond_the_generator_is_refused(prompt, said):
     assert vocabulary() in str(caught.value)
 
 
-@settings(deadline=None)
 @given(PROMPTS)
 def test_a_prompt_is_refused_by_the_number_of_its_things(groups):
     prompt = benchmark_prompt(groups)
@@ -291,7 +288,6 @@ def test_every_known_word_is_one_piece_of_the_generator_s_tokenizer():
                 assert tokenizer.tokenize(form + mark) == [f"\u2581{form}", mark]
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused(text):
     try:

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -93,7 +93,6 @@ def shared(tmp_path_factory):
         yield journal
 
 
-@settings(deadline=None)
 @given(RECORDS)
 def test_every_record_comes_back_exactly(shared, pair):
     shape, record = pair
