@@ -1,7 +1,7 @@
 """One picture of one correction: what was asked, what came out, what was tried, what won.
 
-Where it is kept is left to `rundir`. Text is drawn in Pillow's own font, which shows a script
-that it does not have as boxes; marks are drawn, so that they need no font.
+Where it is kept is left to `result_folder`, which font draws which letters to `lettering`. Marks
+are drawn, so that they need no font.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from npc_local.core.prompts import is_control
 from npc_local.core.records import Attempt, Correction
+from npc_local.run.output import lettering
 
 _SMALLEST, _LARGEST = 256, 512  # a picture's longer side, in pixels
 _MARGIN, _GAP, _FRAME, _MARK = 28, 24, 4, 22
 _COLUMNS = 4
 _PAD = 12  # inside a card
+_TEXT = 208  # a card's text, at least: a narrow picture has a wider card
 _NARROWEST = 620  # the sheet, so that a prompt above one picture can be read
 _TITLE_LINES, _NEGATIVE_LINES, _REASON_LINES = 4, 3, 6
 
@@ -32,17 +33,16 @@ _STATUS = {
     "error": ("Ended by an error", _WRONG),
 }
 
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
 
 @dataclass(frozen=True, slots=True)
 class _Line:
     """A line of text and how it looks."""
 
     text: str
-    font: _Font
+    size: int
     color: str
     height: int
+    from_right: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,12 @@ class _Card:
         text = sum(line.height for line in self.lines)
         header = _MARK + 2 * _PAD
         height = header + self.picture.height + 2 * _FRAME + _PAD + text + _PAD
-        return self.picture.width + 2 * (_FRAME + _PAD), height
+        return self.text_width + 2 * (_FRAME + _PAD), height
+
+    @property
+    def text_width(self) -> int:
+        """Of the lines below the picture."""
+        return max(self.picture.width, _TEXT)
 
 
 def sheet(correction: Correction) -> Image.Image:
@@ -89,14 +94,14 @@ def sheet(correction: Correction) -> Image.Image:
     height += sum(heights) + _GAP * (len(rows) + (1 if foot else 0))
 
     canvas = Image.new("RGB", (width, height), _PAPER)
-    top = _draw_lines(canvas, head, _MARGIN, _MARGIN) + _GAP
+    top = _draw_lines(canvas, head, _MARGIN, _MARGIN, width - 2 * _MARGIN) + _GAP
     for row, row_height in zip(rows, heights, strict=True):
         left = _MARGIN
         for card in row:
             _draw_card(canvas, card, left, top, row_height)
             left += card.size[0] + _GAP
         top += row_height + _GAP
-    _draw_lines(canvas, foot, _MARGIN, top)
+    _draw_lines(canvas, foot, _MARGIN, top, width - 2 * _MARGIN)
     return canvas
 
 
@@ -111,19 +116,20 @@ def _card(title: str, attempt: Attempt, answer: bool) -> _Card:
         image = image.resize(
             (image.width * factor, image.height * factor), Image.Resampling.NEAREST
         )
+    width = max(image.width, _TEXT)
     lines: list[_Line] = []
     if attempt.candidate is None:
-        lines += _wrap("as the model makes it", 15, _DIM, image.width, 1)
+        lines += _wrap("as the model makes it", 15, _DIM, width, 1)
     else:
         negative, score = attempt.candidate.negative, attempt.candidate.score
-        lines += _wrap(f"without: {negative.text}", 15, _INK, image.width, _NEGATIVE_LINES)
-        lines += _wrap(f"{negative.kind}, salience {score:.3f}", 13, _DIM, image.width, 1)
+        lines += _wrap(f"without: {negative.text}", 15, _INK, width, _NEGATIVE_LINES)
+        lines += _wrap(f"{negative.kind}, salience {score:.3f}", 13, _DIM, width, 1)
     if attempt.render.fallbacks:
         memory = f"out of memory: {', '.join(attempt.render.fallbacks)}"
-        lines += _wrap(memory, 13, _DIM, image.width, 2)
+        lines += _wrap(memory, 13, _DIM, width, 2)
     verdict = attempt.verdict
-    if reason := _wrap(verdict.reason, 14, _WRONG, image.width, _REASON_LINES):
-        lines += [_Line("", reason[0].font, _WRONG, 6), *reason]
+    if reason := _wrap(verdict.reason, 14, _WRONG, width, _REASON_LINES):
+        lines += [_Line("", reason[0].size, _WRONG, 6), *reason]
     return _Card(title, image, verdict.correct, f"{verdict.score:.2f}", answer, lines)
 
 
@@ -164,31 +170,19 @@ def _foot(correction: Correction, width: int) -> list[_Line]:
 
 def _wrap(text: str, size: int, color: str, width: int, most: int) -> list[_Line]:
     """Break text into at most `most` lines of `width` pixels; what is cut ends in dots."""
-    font = ImageFont.load_default(size)
-    text = "".join("?" if is_control(character) else character for character in text.expandtabs())
-    lines: list[str] = []
-    for word in text.replace("\n", " ").split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-            continue
-        lines.append("")
-        for character in word:  # a word wider than a line goes on in the next one
-            if lines[-1] and font.getlength(lines[-1] + character) > width:
-                lines.append("")
-            lines[-1] += character
-    if len(lines) > most:
-        last = lines[most - 1]
-        while last and font.getlength(f"{last} ...") > width:
-            last = last[:-1]
-        lines[most - 1 :] = [f"{last} ..."]
-    return [_Line(line, font, color, round(size * 1.4)) for line in lines]
+    lines = lettering.wrap(text, size, width, most)
+    from_right = lettering.is_from_right(text)
+    return [_Line(line, size, color, round(size * 1.4), from_right) for line in lines]
 
 
-def _draw_lines(canvas: Image.Image, lines: list[_Line], left: int, top: int) -> int:
-    """Draw lines one below the other and return where the last one ends."""
+def _draw_lines(canvas: Image.Image, lines: list[_Line], left: int, top: int, width: int) -> int:
+    """Draw lines one below the other, `width` pixels wide, and return where the last one ends."""
     draw = ImageDraw.Draw(canvas)
     for line in lines:
-        draw.text((left, top), line.text, fill=line.color, font=line.font)
+        at, from_right = (left, top), line.from_right
+        lettering.draw(
+            draw, line.text, at, line.size, line.color, from_right=from_right, width=width
+        )
         top += line.height
     return top
 
@@ -206,22 +200,25 @@ def _draw_card(canvas: Image.Image, card: _Card, left: int, top: int, height: in
     left += _PAD
     mark = _mark(card.correct)
     canvas.paste(mark, (left, top + _PAD), mark)
-    font = ImageFont.load_default(17)
+    font = lettering.OWN.font(17)
     at = left + _MARK + 8
     draw.text((at, middle), card.title, fill=_INK, font=font, anchor="lm")
     if card.answer:
         at += round(font.getlength(card.title)) + 10
-        small = ImageFont.load_default(13)
+        small = lettering.OWN.font(13)
         pill = (at, middle - 11, at + round(small.getlength("answer")) + 16, middle + 10)
         draw.rounded_rectangle(pill, radius=10, fill=_ANSWER)
         draw.text((at + 8, middle), "answer", fill=_CARD, font=small, anchor="lm")
     draw.text((right - _PAD, middle), card.score, fill=color, font=font, anchor="rm")
 
     top += _MARK + 2 * _PAD
+    text = left
+    left += (card.text_width - card.picture.width) // 2
     frame = (left, top, left + card.picture.width + 2 * _FRAME - 1)
     draw.rectangle((*frame, top + card.picture.height + 2 * _FRAME - 1), fill=color)
     canvas.paste(card.picture, (left + _FRAME, top + _FRAME))
-    _draw_lines(canvas, card.lines, left, top + card.picture.height + 2 * _FRAME + _PAD)
+    below = top + card.picture.height + 2 * _FRAME + _PAD
+    _draw_lines(canvas, card.lines, text, below, card.text_width)
 
 
 def _mark(correct: bool) -> Image.Image:
