@@ -6,7 +6,7 @@
 # Each repository is fetched at one commit, by `hf` (huggingface_hub's command) where it is installed,
 # else by curl. Run it again after a failure and it continues. The manifest, with the SHA-256 of
 # every file, is written last: where it is, the download is whole. On the other machine,
-# `npc-local doctor --manifest models/flux-dev.sha256` compares. See docs/offline.md.
+# `npc-local doctor --manifest models/flux-dev.sha256` compares. See docs/guides/offline.md.
 # Runs with bash 3.2 (macOS) and newer.
 set -euo pipefail
 

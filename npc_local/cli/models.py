@@ -1,4 +1,4 @@
-"""`npc-local models` and docs/models.md: which models can take a negative prompt, and how.
+"""`npc-local models` and docs/reference/models.md: which models can take a negative prompt, and how.
 
 Everything comes from the registry that the gate itself reads (`diffusion.families`).
 """
@@ -17,7 +17,7 @@ _INTRODUCTION = """\
 # Models
 
 Made by `npc-local models --markdown`, from the registry that the code itself reads
-([families.py](../npc_local/generator/families.py)); a test keeps this page equal to it.
+([families.py](../../npc_local/generator/families.py)); a test keeps this page equal to it.
 
 The negative prompt acts in the first denoising steps. Afterwards there is either no
 classifier-free guidance (CFG) at all, `after = "off"`, or guidance against the model's own null
@@ -39,7 +39,7 @@ model is loaded.
 """
 
 _TESTED = """\
-Tested for every family above (tests/diffusion/test_families.py), on a tiny random pipeline of the
+Tested for every family above (tests/generator/test_families.py), on a tiny random pipeline of the
 real classes, for one image and for two with different prompts: the latents are bit-equal to the
 family's sampling loop written out plainly in the test, for "off" and "null"; the denoiser forwards
 are counted; no early step is the baseline, all early steps are the stock pipeline; CPU offload
@@ -60,12 +60,12 @@ scheduler) or by their name (turbo, schnell, lightning, lcm, hyper, distilled, s
 HiDream-I1 dev and fast), LoRAs by their name. `allow_distilled = true` goes on all the same.
 
 Every other pipeline class is refused as unknown. A family of your own needs a `Family` in
-families.py and a case in tests/diffusion/families.
+families.py and a case in tests/generator/families.
 """
 
 
 @click.command(epilog="\b\nExamples:\n  npc-local models\n  npc-local models --json | jq .refused")
-@click.option("--markdown", is_flag=True, help="Print the page docs/models.md.")
+@click.option("--markdown", is_flag=True, help="Print the page docs/reference/models.md.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def models(markdown: bool, as_json: bool) -> None:
     """List the models that can take a negative prompt, and those refused, with the reason."""
@@ -78,7 +78,7 @@ def models(markdown: bool, as_json: bool) -> None:
 
 
 def page() -> str:
-    """Return docs/models.md."""
+    """Return docs/reference/models.md."""
     supported = [_row(family) for family in FAMILIES]
     refused = [[f"`{name}`", why, instead] for name, (why, instead) in sorted(REFUSED.items())]
     notes = [f"- **{family.name}**: {family.notes}" for family in FAMILIES if family.notes]

@@ -12,11 +12,11 @@ from npc_local.cli.main import main
 from npc_local.cli.models import page
 from npc_local.generator.families import FAMILIES, REFUSED
 
-DOCS = Path(__file__).parents[2] / "docs" / "models.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "models.md"
 
 
 def test_the_page_in_docs_is_the_registry():
-    assert DOCS.read_text() == page(), "run: npc-local models --markdown > docs/models.md"
+    assert DOCS.read_text() == page(), "run: npc-local models --markdown > docs/reference/models.md"
 
 
 def test_the_page_names_every_class():

@@ -22,7 +22,7 @@ DIRECTORY = Path("models/benchmarks")
 """Where `scripts/download_models.sh --to models --benchmarks` puts the records."""
 _HOW = (
     "on a machine with a network, scripts/download_models.sh --benchmarks fetches it "
-    "(docs/offline.md); --data names another place"
+    "(docs/guides/offline.md); --data names another place"
 )
 
 Words = Annotated[str, StringConstraints(min_length=1, pattern=r"^\S(.*\S)?$")]
