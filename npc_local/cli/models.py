@@ -1,6 +1,6 @@
-"""`npc-local models` and docs/reference/models.md: which models can take a negative prompt, and how.
+"""`npc-local models`, and the page of the reference: which models take a negative, and how.
 
-Everything comes from the registry that the gate itself reads (`diffusion.families`).
+Everything comes from the registry that the gate itself reads (`generator.families`).
 """
 
 from __future__ import annotations

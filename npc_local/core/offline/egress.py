@@ -3,8 +3,8 @@
 Loopback and local sockets stay open. It works in this process and, through the `sitecustomize`
 in `child/`, in Python processes started from it, whose attempts come back by a log file. An audit
 hook cannot be taken off, so it looks at a switch: off, unless a `guard` is open. What it cannot
-see is in docs/guides/air_gap.md. Standard library only, and nothing of npc_local: children of another
-Python load this file by its path.
+see is in docs/guides/air_gap.md. Standard library only, and nothing of npc_local: children of
+another Python load this file by its path.
 """
 
 from __future__ import annotations
