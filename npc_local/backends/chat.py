@@ -127,6 +127,7 @@ class ChatBackend:
         *,
         server: Server | None = None,
         sees: bool = True,
+        on_status: Callable[[str], None] = log.warning,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Take the settings; nothing is sent before `check` or `complete`.
@@ -136,6 +137,7 @@ class ChatBackend:
             settings: its entry.
             server: who starts the server, in place of `settings.base_url`.
             sees: whether `check` sends an image; not for a model that only proposes.
+            on_status: is told of retries, one line each.
             sleep: waits some seconds between retries.
 
         Raises:
@@ -170,6 +172,7 @@ class ChatBackend:
         self._starting = asyncio.Lock()
         self._dialect = DIALECTS[settings.kind]
         self._sees = sees
+        self._on_status = on_status
         self._sleep = sleep
         self._wire: Wire | None = None
         self._served: dict[str, Any] = {}
@@ -261,7 +264,7 @@ class ChatBackend:
                 except ValueError as error:
                     outcome = f"invalid reply: {shown(str(error))}: {shown(content)}"
                     call.note(outcome, sampling, answer)
-                    log.warning("%s: %s", call.who, outcome)
+                    self._on_status(f"{call.who}: {outcome}; asking again")
                     continue
                 call.note("ok", sampling, answer)
                 return Reply(data, content, dict(usage), answers.COMPLETE, tuple(call.tried))
@@ -312,7 +315,7 @@ class ChatBackend:
             if wait >= call.left():
                 raise call.error(f"{outcome}; next try in {wait:g} s is beyond the timeout")
             call.note(outcome, sampling, answer)
-            log.warning("%s: %s; next try in %g s", call.who, outcome, wait)
+            self._on_status(f"{call.who}: {outcome}; next try in {wait:g} s")
             await self._sleep(wait)
 
     async def _open(self, call: _Call) -> tuple[str, Wire]:

@@ -236,13 +236,16 @@ async def _agent(
     profile: ResolvedProfile, role: Literal["verifier", "captioner", "proposer"]
 ) -> AsyncIterator[Backend]:
     """Open the backend of one role, and nothing else."""
+    from npc_local.core.terminal import error_console, plain
     from npc_local.run.factory import open_agent
 
     name: str = getattr(profile, role)
     settings, sees = profile.backends[name], role != "proposer"
-    if getattr(settings, "server", None) is not None:
-        click.echo(f"starting the server of {name}; this can take minutes", err=True)
-    async with open_agent(name, settings, sees=sees) as backend:
+
+    def on_status(line: str) -> None:
+        error_console().print(plain(line), soft_wrap=True)
+
+    async with open_agent(name, settings, sees=sees, on_status=on_status) as backend:
         yield backend
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from npc_local.backends.vllm.server import VllmServer
 
 
+log = logging.getLogger(__name__)
+
+
 @asynccontextmanager
 async def open_components(
     profile: ResolvedProfile,
@@ -33,6 +37,7 @@ async def open_components(
     scorer: Scorer | None = None,
     logs: Path | None = None,
     judge: str | None = None,
+    on_status: Callable[[str], None] = log.warning,
 ) -> AsyncIterator[Components]:
     """Open everything that `profile` names, each backend once; `generator`, `scorer` replace its.
 
@@ -40,7 +45,8 @@ async def open_components(
     and the encoder load with their first use, so that nothing allocates while a server measures
     how much memory it may take. `logs` is the directory for what models answer, word for word
     (NAME.replies.jsonl), and for the logs of servers that are started (NAME.log). `judge` is the
-    one of the profile's backends that judges results, if any does.
+    one of the profile's backends that judges results, if any does. `on_status` is told of starts,
+    restarts and retries.
 
     Raises:
         ConfigError: an entry points at something that cannot be used.
@@ -59,7 +65,9 @@ async def open_components(
         backends: dict[str, Backend] = {}
         for name, settings in profile.backends.items():
             log = None if logs is None else logs / f"{name}.log"
-            agent = _opened(name, settings, log=log, sees=name in seeing, phases=phases)
+            agent = _opened(
+                name, settings, log=log, sees=name in seeing, phases=phases, on_status=on_status
+            )
             backends[name] = await stack.enter_async_context(agent)
         sides = None
         if phases is not None:
@@ -85,7 +93,11 @@ async def open_components(
 
 @asynccontextmanager
 async def open_agent(
-    name: str, settings: BackendSettings, *, sees: bool = True
+    name: str,
+    settings: BackendSettings,
+    *,
+    sees: bool = True,
+    on_status: Callable[[str], None] = log.warning,
 ) -> AsyncIterator[Backend]:
     """Open one backend for a single role, have it checked, and close it at the end.
 
@@ -93,19 +105,27 @@ async def open_agent(
         name: the entry's name.
         settings: the entry.
         sees: whether it is asked about images.
+        on_status: is told of the start of its server, and of retries.
 
     Raises:
         ConfigError: the entry points at something that cannot be used.
         BackendError: the backend cannot serve now.
         ModelFilesError: its model directory is missing, incomplete or damaged.
     """
-    async with _opened(name, settings, log=None, sees=sees, phases=None) as backend:
+    async with _opened(
+        name, settings, log=None, sees=sees, phases=None, on_status=on_status
+    ) as backend:
         await backend.check()
         yield backend
 
 
 def open_backend(
-    name: str, settings: BackendSettings, *, log: Path | None = None, sees: bool = True
+    name: str,
+    settings: BackendSettings,
+    *,
+    log: Path | None = None,
+    sees: bool = True,
+    on_status: Callable[[str], None] = log.warning,
 ) -> Backend:
     """Open `[backends.NAME]`, importing only what its kind needs.
 
@@ -114,6 +134,7 @@ def open_backend(
         settings: the entry.
         log: where a server that is started writes its log; left out, nowhere.
         sees: whether it is asked about images, so that its check sends one.
+        on_status: is told of starts, restarts and retries.
 
     Raises:
         ConfigError: the entry points at something that cannot be used.
@@ -129,10 +150,11 @@ def open_backend(
     from npc_local.backends.chat import ChatBackend
 
     if settings.server is None:
-        return ChatBackend(name, settings, sees=sees)
+        return ChatBackend(name, settings, sees=sees, on_status=on_status)
     from npc_local.backends.vllm.server import VllmServer
 
-    return ChatBackend(name, settings, server=VllmServer(name, settings, log), sees=sees)
+    server = VllmServer(name, settings, log, on_status)
+    return ChatBackend(name, settings, server=server, sees=sees, on_status=on_status)
 
 
 @asynccontextmanager
@@ -143,10 +165,11 @@ async def _opened(
     log: Path | None,
     sees: bool,
     phases: _Phases | None,
+    on_status: Callable[[str], None],
 ) -> AsyncIterator[Backend]:
     """Open one backend without a check, and close it at the end."""
     async with AsyncExitStack() as stack:
-        backend = open_backend(name, settings, log=log, sees=sees)
+        backend = open_backend(name, settings, log=log, sees=sees, on_status=on_status)
         if settings.kind == "openai" and settings.allow_network and settings.base_url:
             stack.enter_context(permit(settings.base_url))
         stack.push_async_callback(backend.aclose)

@@ -66,12 +66,9 @@ async def open_session(
 
     if journal is not None and is_run(journal):
         RunLock(journal).release()  # before a server takes the GPU from the run that holds it
-    servers = [name for name, one in profile.backends.items() if getattr(one, "server", None)]
-    if servers:
-        on_status(f"getting the server of {', '.join(servers)} ready (log: {logs})")
     async with AsyncExitStack() as stack:
         components = await stack.enter_async_context(
-            factory.open_components(profile, logs=logs, judge=judge)
+            factory.open_components(profile, logs=logs, judge=judge, on_status=on_status)
         )
         kept = None
         if journal is not None:

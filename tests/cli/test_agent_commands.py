@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
+import re
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -217,9 +218,9 @@ def opened(monkeypatch):
     names, open_agent = [], components.open_agent
 
     @asynccontextmanager
-    async def noting(name, settings, *, sees=True):
+    async def noting(name, settings, *, sees=True, **others):
         names.append((name, sees))
-        async with open_agent(name, settings, sees=sees) as backend:
+        async with open_agent(name, settings, sees=sees, **others) as backend:
             yield backend
 
     monkeypatch.setattr(components, "open_agent", noting)
@@ -262,20 +263,31 @@ def test_how_many_can_be_asked_for(home, count):
     assert "1<=x<=50" in result.stderr
 
 
-def test_a_server_that_starts_is_announced(home):
-    (home / "weights").mkdir()
-    server = f"""
+def test_a_server_that_starts_is_announced_with_its_log(home):
+    weights = home / "weights"
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    (weights / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (weights / "tokenizer.json").write_text("{}")
+    (weights / "chat_template.jinja").write_text("")
+    python = home / "python"
+    python.write_text("#!/bin/sh\necho 'No module named vllm'; exit 1\n")
+    python.chmod(0o755)
+    server = """
 [backends.judge.server]
 model = "weights"
-python = {json.dumps(sys.executable)}
+python = "python"
 """
     scripted_judge = 'kind = "scripted"\nreplies = "judge.json"'
     config = CONFIG.replace(scripted_judge, f'kind = "vllm"\nmodel = "qwen"\n{server}')
     (home / "models.toml").write_text(config)
     result = run("verify", "image.png", "x")
-    first, *others = result.stderr.splitlines()
-    assert first == "starting the server of judge; this can take minutes"
-    assert others[0].startswith("error: ")  # an empty model directory starts nothing
+    first, second, *_ = result.stderr.splitlines()
+    announced = re.fullmatch(r"backend judge: starting vLLM with .*weights \(log: (.*)\)", first)
+    assert announced, first
+    assert second.startswith("error: backend judge: its server ended with exit status 1")
+    assert "No module named vllm" in Path(announced[1]).read_text()
+    Path(announced[1]).unlink()
     assert result.stdout == ""
 
 

@@ -76,7 +76,7 @@ def opened(monkeypatch):
         async def aclose(self):
             self.calls.append("close")
 
-    def open_noting(name, settings, *, log, sees):
+    def open_noting(name, settings, *, log, sees, on_status):
         backend = Noting.from_file(name, settings.replies)
         backend.calls = []
         backends.append(backend)

@@ -226,7 +226,7 @@ def phased(home, monkeypatch):
     """The device, and a profile whose two servers and generator share it."""
     device, seen, logs = [], {}, {}
 
-    def open_phased(name, settings, *, log, sees):
+    def open_phased(name, settings, *, log, sees, on_status):
         backend = ScriptedBackend(name, REPLIES)
         complete = backend.complete
         seen[name], logs[name] = sees, log

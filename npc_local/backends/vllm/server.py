@@ -14,6 +14,7 @@ import re
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from npc_local.backends.http import shown
@@ -54,7 +55,13 @@ class _PortTaken(Fault):
 class VllmServer:
     """A vLLM server from `settings.server`. One event loop; calls may overlap."""
 
-    def __init__(self, name: str, settings: ChatBackendSettings, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: ChatBackendSettings,
+        log: Path | None = None,
+        on_status: Callable[[str], None] = log.warning,
+    ) -> None:
         """Take the settings; nothing is started or read yet.
 
         Args:
@@ -62,6 +69,7 @@ class VllmServer:
             settings: its entry.
             log: the file that the server's output is added to; left out, a temporary one that is
                 kept if something fails.
+            on_status: is told of starts, of long waits and of restarts, one line each.
 
         Raises:
             ConfigError: the entry has no server.
@@ -72,6 +80,7 @@ class VllmServer:
         self.settings = settings
         self.server = settings.server
         self._log = log
+        self._on_status = on_status
         self._temporary = log is None
         self._kept = False  # whether an error named the log
         self._mark = 0  # bytes of the log before the last start
@@ -155,7 +164,7 @@ class VllmServer:
                 try:
                     await self._asked().sleep()
                 except Fault as fault:
-                    log.warning("backend %s: its server %s; stopping it", self.name, fault)
+                    self._say(f"its server {fault}; stopping it")
                 else:
                     self._asleep = True
                     return
@@ -215,7 +224,7 @@ class VllmServer:
             raise error
         self._restarts += 1
         self._broken = why  # until it is up again
-        log.warning("backend %s: its server %s; starting it again", self.name, why)
+        self._say(f"its server {why}; starting it again")
         await self._halt()
         await self._start()
 
@@ -250,7 +259,7 @@ class VllmServer:
         line = command(self.name, self.settings, self.server, self._port)
         variables = environment(self.name, self.server)
         started = time.monotonic()
-        log.info("backend %s: starting vLLM with %s", self.name, self.server.model)
+        self._say(f"starting vLLM with {self.server.model} (log: {path})")
         try:
             # In the root directory, where nobody else puts a vllm.py for `-m` to find.
             root = Path(path.anchor)
@@ -273,7 +282,7 @@ class VllmServer:
                 f"was not ready after {self.server.start_timeout:g} s; raise start_timeout if it "
                 "was only slow"
             ) from None
-        log.info("backend %s: ready after %.0f s", self.name, time.monotonic() - started)
+        self._say(f"ready after {time.monotonic() - started:.0f} s")
 
     async def _listed(self) -> None:
         """Wait until the model is listed."""
@@ -293,7 +302,7 @@ class VllmServer:
             if now - last_news > _NEWS:
                 last_news, lines = now, self._tail()
                 news = shown(lines[-1]) if lines else "no output yet"
-                log.info("backend %s: starting for %.0f s: %s", self.name, now - started, news)
+                self._say(f"starting for {now - started:.0f} s: {news}")
             await asyncio.sleep(_POLL)
 
     async def _cause(self, fault: Fault) -> Fault:
@@ -332,6 +341,9 @@ class VllmServer:
         finally:
             if probe is not None:
                 await probe.aclose()
+
+    def _say(self, what: str) -> None:
+        self._on_status(f"backend {self.name}: {what}")
 
     def _url(self, path: str) -> str:
         return f"http://{HOST}:{self._port}{path}"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -427,11 +427,18 @@ def test_a_temporary_log_is_removed_after_success(settings, tmp_path):
     assert not list(tmp_path.glob("npc-local-q-w-*.log"))
 
 
-def test_long_starts_are_told_of(settings, tmp_path, monkeypatch, caplog):
+def test_a_start_and_a_long_one_again_and_again_are_told_of(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(vllm_server, "_NEWS", 0.3)
-    with caplog.at_level(logging.INFO):
-        fails_to_start(settings("never-ready", start_timeout=2.0), tmp_path / "log")
-    assert "starting for 0 s: fake vLLM, start 1" in caplog.text.replace("1 s:", "0 s:")
+    lines: list[str] = []
+    log = tmp_path / "log"
+    server = VllmServer("qwen", settings("never-ready", start_timeout=2.0), log, lines.append)
+    with pytest.raises(BackendError):
+        live(server, server.start)
+    assert lines[0] == f"backend qwen: starting vLLM with {tmp_path / 'model'} (log: {log})"
+    assert any(
+        re.fullmatch(r"backend qwen: starting for \d+ s: fake vLLM, start 1.*", line)
+        for line in lines[1:]
+    )
 
 
 # ---- death ---------------------------------------------------------------------------------------
