@@ -5,17 +5,17 @@ from __future__ import annotations
 from PIL.Image import Image
 
 from npc_local.agents.injection import spoken_to_judges
-from npc_local.agents.structured_output import STRING, Data, NonEmpty, ask, closed, request
+from npc_local.agents.structured_output import ask, request
 from npc_local.backends.base import Backend
+from npc_local.backends.schemas import NonEmpty, ReplyData
 from npc_local.core.errors import BackendError
 from npc_local.core.records import Caption
 
 WORDS = (90, 160)  # what is asked for
 TOLERATED = (40, 260)  # what is taken without asking again
-_SCHEMA = closed(caption=STRING)
 
 
-class _CaptionData(Data):
+class _CaptionData(ReplyData):
     caption: NonEmpty
 
 
@@ -30,15 +30,17 @@ async def describe(backend: Backend, image: Image) -> Caption:
     Raises:
         BackendError: no valid caption came back.
     """
-    question = request("caption", {}, _SCHEMA, (image,), max_tokens=512)
-    text = (await ask(backend, question, _CaptionData)).caption
+    question = request("caption", {}, _CaptionData, (image,), max_tokens=512)
+    text = (await ask(backend, question)).caption
     flags: list[str] = []
     if not _tolerable(text):
         again = {"words": _count(text)}
-        question = request("caption", {}, _SCHEMA, (image,), again=again, seed=1, max_tokens=512)
+        question = request(
+            "caption", {}, _CaptionData, (image,), again=again, seed=1, max_tokens=512
+        )
         asked = f"{WORDS[0]} to {WORDS[1]} were asked for"
         try:
-            second = (await ask(backend, question, _CaptionData)).caption
+            second = (await ask(backend, question)).caption
         except BackendError as error:
             flags.append(f"{_count(text)} words; {asked}, and asking again failed: {error}")
         else:

@@ -1,19 +1,20 @@
 """The proposer: from prompt, caption and reason to clean negative prompts, K of them if it can.
 
-What `phrases.clean` refuses is kept with why. Too few left: one more request that names it, then
+What `clean` refuses is kept with why. Too few left: one more request that names it, then
 the fallback list below. If that request fails, what the first one gave is still used.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar, get_args
 
-from npc_local.agents import clean_negatives as phrases
+from npc_local.agents.clean_negatives import clean
 from npc_local.agents.rules import Proposals
-from npc_local.agents.structured_output import STRING, Data, ask, closed, list_of, one_of, request
+from npc_local.agents.structured_output import ask, request
 from npc_local.backends.base import Backend
+from npc_local.backends.schemas import ReplyData
 from npc_local.core.errors import BackendError, PromptError
 from npc_local.core.records import Caption, Kind, Negative, Proposal, Rejected
 
@@ -44,13 +45,24 @@ _KINDS: dict[Proposals, tuple[Kind, ...]] = {
 }
 
 
-class _NegativeData(Data):
+KindT = TypeVar("KindT")
+
+
+class _NegativeData(ReplyData, Generic[KindT]):
     text: str
-    kind: Kind
+    kind: KindT
 
 
-class _ProposalData(Data):
-    negatives: list[_NegativeData]
+class _ProposalData(ReplyData, Generic[KindT]):
+    negatives: list[_NegativeData[KindT]]
+
+
+_SHAPES: Mapping[Proposals, type[_ProposalData[Any]]] = {
+    "caption": _ProposalData[Kind],
+    "prompt-only": _ProposalData[Kind],
+    "targeted-only": _ProposalData[Literal["targeted"]],
+    "untargeted-only": _ProposalData[Literal["untargeted"]],
+}
 
 
 async def propose(
@@ -80,7 +92,6 @@ async def propose(
         if caption is None:
             raise ValueError(f"proposals {proposals!r} need a caption")
         fields |= {"caption": caption.text, "reason": reason}
-    schema = closed(negatives=list_of(closed(text=STRING, kind=one_of(*kinds))))
 
     async def proposed(count: int, again: dict[str, Any] | None, seed: int) -> list[Negative]:
         count = min(count, MAX_COUNT)
@@ -88,16 +99,16 @@ async def propose(
         question = request(
             "propose",
             fields | {"count": count},
-            schema,
+            _SHAPES[proposals],
             template=template,
             again=again,
             seed=seed,
             max_tokens=max(_MIN_TOKENS, frame + each * count),
         )
-        data = await ask(backend, question, _ProposalData)
+        data = await ask(backend, question)
         return [Negative(negative.text, negative.kind) for negative in data.negatives]
 
-    kept, rejected = _clean(await proposed(count, None, 0), prompt, kinds)
+    kept, rejected = clean(await proposed(count, None, 0), prompt)
     if len(kept) < count:
         again = _again(kept, rejected)
         try:
@@ -108,27 +119,18 @@ async def propose(
             log.warning("asking for more negative prompts failed: %s", error)
             rejected += (Rejected("", f"asking for more failed: {error}"),)
         else:
-            kept, refused = _clean([*kept, *more], prompt, kinds)
+            kept, refused = clean([*kept, *more], prompt)
             rejected += refused
     if len(kept) < count:
-        fitting = [fallback for fallback in FALLBACKS if _accepts(backend, fallback.text)]
-        kept, _ = _clean([*kept, *fitting], prompt, kinds)
+        fitting = [
+            fallback
+            for fallback in FALLBACKS
+            if fallback.kind in kinds and _accepts(backend, fallback.text)
+        ]
+        kept, _ = clean([*kept, *fitting], prompt)
     for refusal in rejected:
         log.info("negative prompt %r rejected: %s", refusal.text, refusal.reason)
     return Proposal(kept[:count], rejected)
-
-
-def _clean(
-    negatives: Sequence[Negative], prompt: str, kinds: Sequence[Kind]
-) -> tuple[tuple[Negative, ...], tuple[Rejected, ...]]:
-    """Clean proposals, refusing those of a kind that was not asked for."""
-    kept, rejected = phrases.clean([n for n in negatives if n.kind in kinds], prompt)
-    others = (
-        Rejected(n.text, f"{n.kind}; only {' and '.join(kinds)} was asked for")
-        for n in negatives
-        if n.kind not in kinds
-    )
-    return kept, (*rejected, *others)
 
 
 def _again(kept: Sequence[Negative], rejected: Sequence[Rejected]) -> dict[str, Any]:

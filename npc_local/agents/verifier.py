@@ -9,50 +9,45 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean
-from typing import Any, get_args
+from typing import Annotated, Any
 
 from PIL.Image import Image
 from pydantic import Field, create_model
 
 from npc_local.agents.rules import Rules
-from npc_local.agents.structured_output import (
-    BOOLEAN,
-    SHARE,
-    STRING,
-    Data,
-    NonEmpty,
-    Text,
-    ask,
-    closed,
-    list_of,
-    one_of,
-    request,
-)
+from npc_local.agents.structured_output import ask, request
 from npc_local.backends.base import Backend, Request
+from npc_local.backends.schemas import NonEmpty, ReplyData, Text
 from npc_local.core.records import Checklist, Claim, ClaimKind, Demand, Verdict
 
 MAX_CLAIMS = 32  # the template asks for at most 20; far more is a model that ran away
 STRICT_SCORE = 0.9
-_CHECKLIST_SCHEMA = closed(
-    claims=list_of(closed(text=STRING, kind=one_of(*get_args(ClaimKind)))),
-)
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _DemandData(Data):
+class _DemandData(ReplyData):
     text: NonEmpty
     kind: ClaimKind
 
 
-class _ChecklistData(Data):
+class _ChecklistData(ReplyData):
     claims: list[_DemandData] = Field(min_length=1, max_length=MAX_CLAIMS)
 
 
-class _VerdictData(Data):
-    """The part of a verdict that is the same for every checklist; answers come as c1, c2, ..."""
+def _keys(count: int) -> tuple[str, ...]:
+    """Return the names of claims in a question and its answer: c1, c2, ..."""
+    return tuple(f"c{number}" for number in range(1, count + 1))
 
-    reason: Text
-    score: float = Field(ge=0, le=1)
+
+@cache
+def _verdict_shape(count: int) -> type[ReplyData]:
+    """Return the shape of a verdict on so many claims: the answers first, then what follows."""
+    answers: dict[str, Any] = dict.fromkeys(_keys(count), (bool, ...))
+    return create_model(
+        "_VerdictData", __base__=ReplyData, **answers, reason=(Text, ...), score=(_Share, ...)
+    )
 
 
 async def checklist(backend: Backend, prompt: str) -> Checklist:
@@ -63,8 +58,8 @@ async def checklist(backend: Backend, prompt: str) -> Checklist:
             not valid.
         PromptError: the backend cannot judge such a prompt.
     """
-    question = request("checklist", {"prompt": prompt}, _CHECKLIST_SCHEMA, max_tokens=1024)
-    data = await ask(backend, question, _ChecklistData)
+    question = request("checklist", {"prompt": prompt}, _ChecklistData, max_tokens=1024)
+    data = await ask(backend, question)
     return Checklist(tuple(Demand(claim.text, claim.kind) for claim in data.claims))
 
 
@@ -84,15 +79,15 @@ async def verify(
     if not claims.demands:
         raise ValueError("an empty checklist judges nothing")
     rules = rules or Rules()
-    keys = tuple(f"c{number}" for number in range(1, len(claims.demands) + 1))
+    count = len(claims.demands)
     texts = [demand.text for demand in claims.demands]
-    fields = {"prompt": prompt, "claims": dict(zip(keys, texts, strict=True))}
-    schema = closed(**dict.fromkeys(keys, BOOLEAN), reason=STRING, score=SHARE)
+    fields = {"prompt": prompt, "claims": dict(zip(_keys(count), texts, strict=True))}
+    shape = _verdict_shape(count)
     questions = [
-        request("verify", fields, schema, (image,), seed=seed, max_tokens=1024)
+        request("verify", fields, shape, (image,), seed=seed, max_tokens=1024)
         for seed in range(rules.votes)
     ]
-    return _verdict(claims, await _vote(backend, keys, questions), rules)
+    return _verdict(claims, await _votes(backend, questions), rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +99,20 @@ class _Vote:
     score: float
 
 
-async def _vote(backend: Backend, keys: Sequence[str], questions: Sequence[Request]) -> list[_Vote]:
+async def _votes(backend: Backend, questions: Sequence[Request[ReplyData]]) -> list[_Vote]:
     """Ask all questions at once; the first failure cancels the others."""
-    answers: dict[str, Any] = dict.fromkeys(keys, (bool, ...))
-    shape = create_model("_AnswersData", __base__=_VerdictData, **answers)
-    tasks = [asyncio.ensure_future(ask(backend, question, shape)) for question in questions]
+    tasks = [asyncio.ensure_future(ask(backend, question)) for question in questions]
     try:
         replies = await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-    return [
-        _Vote(tuple(getattr(reply, key) for key in keys), reply.reason, reply.score)
-        for reply in replies
-    ]
+    return [_vote(reply) for reply in replies]
+
+
+def _vote(reply: ReplyData) -> _Vote:
+    *holds, reason, score = reply.model_dump().values()
+    return _Vote(tuple(holds), reason, score)
 
 
 def _verdict(checklist: Checklist, votes: Sequence[_Vote], rules: Rules) -> Verdict:

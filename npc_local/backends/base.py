@@ -7,27 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from PIL.Image import Image
+from pydantic import BaseModel
 
 Role = Literal["checklist", "verify", "caption", "propose", "judge"]
 
 
+ShapeT_co = TypeVar("ShapeT_co", bound=BaseModel, covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Generic[ShapeT_co]):
     """One question to an agent.
 
     `fields` are the values behind `user`, so that a deterministic backend need not parse prose.
-    `schema` is the JSON schema that the reply's data must satisfy. `sampling` names temperature,
-    seed and max_tokens; requests that differ in the seed alone ask for another opinion.
+    `shape` is the model that the reply's data must validate against, and whose JSON schema a server
+    may be held to (`schemas`). `sampling` names temperature, seed and max_tokens; requests that
+    differ in the seed alone ask for another opinion.
     """
 
     role: Role
     fields: Mapping[str, Any]
     system: str
     user: str
-    schema: Mapping[str, Any]
+    shape: type[ShapeT_co]
     images: tuple[Image, ...] = ()
     sampling: Mapping[str, float | int] = field(default_factory=dict)
 
@@ -66,7 +71,7 @@ class Backend(Protocol):
 
     name: str
 
-    async def complete(self, request: Request) -> Reply:
+    async def complete(self, request: Request[Any]) -> Reply:
         """Answer one request, or raise `BackendError` (`PromptError` if the prompt is at fault)."""
         ...
 

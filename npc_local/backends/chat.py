@@ -26,10 +26,9 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from PIL import Image
-
 from npc_local.backends import answers, images, schemas
 from npc_local.backends.base import Exchange, Reply, Request
+from npc_local.backends.canary import canary
 from npc_local.backends.dialects import DIALECTS
 from npc_local.backends.http import (
     Answer,
@@ -43,6 +42,7 @@ from npc_local.backends.http import (
 from npc_local.core.config.settings import ChatBackendSettings
 from npc_local.core.errors import BackendError, ConfigError
 from npc_local.core.files.model_directory import hash_files
+from npc_local.core.strict_json import read_object
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +56,6 @@ _OURS = {
     *("model", "messages", "response_format", "n", "stream"),
     *("max_tokens", "max_completion_tokens", "temperature", "seed"),
 }
-_CANARY = {
-    "type": "object",
-    "properties": {"seen": {"type": "boolean"}},
-    "required": ["seen"],
-    "additionalProperties": False,
-}
-schemas.lint(_CANARY)
 
 
 class Server(Protocol):
@@ -180,7 +173,7 @@ class ChatBackend:
     def accepts(self, prompt: str) -> None:
         """Take any prompt: what the model makes of it only the model knows."""
 
-    async def complete(self, request: Request) -> Reply:
+    async def complete(self, request: Request[Any]) -> Reply:
         """Answer one request.
 
         Raises:
@@ -200,17 +193,7 @@ class ChatBackend:
                 self._served = answers.find_model(answer.body, self.settings.model)
             except BackendError as error:
                 raise call.error(error) from error
-        picture = (Image.new("RGB", (56, 56), "red"),) if self._sees else ()
-        canary = Request(
-            role="verify",
-            fields={},
-            system='Answer with JSON: "seen": true if there is an image, else false.',
-            user="Is there an image?",
-            schema=_CANARY,
-            images=picture,
-            sampling={"max_tokens": 64},
-        )
-        await self._ask(canary, "check")
+        await self._ask(canary(sees=self._sees), "check")
 
     def fingerprint(self) -> str:
         """Return a digest of what decides answers; after `check`, of the served model as well."""
@@ -243,15 +226,15 @@ class ChatBackend:
                 self._started = False
                 await self.server.stop()
 
-    async def _ask(self, request: Request, label: str) -> Reply:
+    async def _ask(self, request: Request[Any], label: str) -> Reply:
         """Ask until an answer fits the schema, at most three times."""
-        schemas.lint(request.schema)
+        schema = schemas.json_schema(request.shape)
         messages = await asyncio.to_thread(self._messages, request, label)
         usage: Counter[str] = Counter()
         async with self._call(label) as call:
             for again in range(_RESAMPLES + 1):
                 sampling = self._sampling(request, again)
-                body = self._body(request, messages, sampling)
+                body = self._body(request, schema, messages, sampling)
                 answer = await self._send(call, "POST", "/chat/completions", body, sampling)
                 try:
                     content, tokens = answers.read_completion(answer.body, _limit(request))
@@ -259,8 +242,8 @@ class ChatBackend:
                     raise call.error(error) from error
                 usage.update(tokens)
                 try:
-                    data = schemas.read_object(content)
-                    schemas.check(request.schema, data)
+                    data = read_object(content)
+                    schemas.validate(request.shape, data)
                 except ValueError as error:
                     outcome = f"invalid reply: {shown(str(error))}: {shown(content)}"
                     call.note(outcome, sampling, answer)
@@ -337,25 +320,32 @@ class ChatBackend:
                 self._started = True
         return base.rstrip("/"), self._wire
 
-    def _sampling(self, request: Request, again: int) -> tuple[int, float]:
+    def _sampling(self, request: Request[Any], again: int) -> tuple[int, float]:
         """Return seed and temperature; the hotter of request and settings, so that votes differ."""
         seed = int(request.sampling.get("seed", 0)) + _NEW_SEED * again
         asked = max(self.settings.temperature, float(request.sampling.get("temperature", 0)))
         return seed, min(2.0, round(asked + _WARMER * again, 6))
 
     def _body(
-        self, request: Request, messages: list[dict[str, Any]], sampling: tuple[int, float]
+        self,
+        request: Request[Any],
+        schema: Mapping[str, Any],
+        messages: list[dict[str, Any]],
+        sampling: tuple[int, float],
     ) -> dict[str, Any]:
         """Return the request as the dialect words it."""
         dialect = self._dialect
         seed, temperature = sampling
-        schema = schemas.without(request.schema, dialect.withheld)
         body = {
             "model": self.settings.model,
             "messages": messages,
             "response_format": {
                 "type": "json_schema",
-                "json_schema": {"name": request.role, "strict": True, "schema": schema},
+                "json_schema": {
+                    "name": request.role,
+                    "strict": True,
+                    "schema": schemas.without(schema, dialect.withheld),
+                },
             },
             dialect.max_tokens: _limit(request),
         }
@@ -366,7 +356,7 @@ class ChatBackend:
             body["seed"] = seed
         return body | self.settings.extra_body
 
-    def _messages(self, request: Request, label: str) -> list[dict[str, Any]]:
+    def _messages(self, request: Request[Any], label: str) -> list[dict[str, Any]]:
         """Return system and user message, images first, as data."""
         try:
             most, patch = self.settings.max_pixels, self.settings.image_factor
@@ -383,6 +373,6 @@ class ChatBackend:
         ]
 
 
-def _limit(request: Request) -> int:
+def _limit(request: Request[Any]) -> int:
     """Return the most tokens that an answer may have."""
     return int(request.sampling.get("max_tokens", _MAX_TOKENS))

@@ -11,6 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# A grammar that ends a list at its bound would make a model that ran away look like an answer.
+_LONGEST = frozenset({"maxItems"})
+# OpenAI does not take the others for every model; vLLM's grammar keeps to them.
+_BOUNDS = _LONGEST | {"minItems", "minLength", "minimum", "maximum"}
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -24,12 +29,9 @@ class Dialect:
     max_tokens: str
     sends_seed: bool = True
     fixed_temperature: re.Pattern[str] | None = None
-    withheld: frozenset[str] = frozenset()
+    withheld: frozenset[str] = _LONGEST
     image: Mapping[str, Any] = field(default_factory=dict)
 
-
-# Bounds of a number. OpenAI does not take them for every model; vLLM's grammar keeps to them.
-_BOUNDS = frozenset({"minimum", "maximum"})
 
 DIALECTS = {
     "vllm": Dialect(max_tokens="max_tokens"),

@@ -21,7 +21,7 @@ class RecordedBackend:
         self._backend = backend
         self._path = path
 
-    async def complete(self, request: Request) -> Reply:
+    async def complete(self, request: Request[Any]) -> Reply:
         """Answer, and keep the raw text, the usage and every try.
 
         Raises:

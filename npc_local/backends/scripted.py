@@ -37,7 +37,7 @@ class ScriptedBackend:
             ):
                 raise ConfigError(f"backend {name}: {role}: must be a list of objects")
         self.name = name
-        self.requests: list[Request] = []
+        self.requests: list[Request[Any]] = []
         self._queues = {role: deque(queue) for role, queue in replies.items()}
         script = json.dumps(replies, sort_keys=True)
         self._fingerprint = f"scripted:{hashlib.sha256(script.encode()).hexdigest()}"
@@ -59,7 +59,7 @@ class ScriptedBackend:
             raise ConfigError(f"backend {name}: {path}: must map roles to lists of replies")
         return cls(name, replies)
 
-    async def complete(self, request: Request) -> Reply:
+    async def complete(self, request: Request[Any]) -> Reply:
         """Return the next reply; raise `BackendError` if that is an error or none is left."""
         self.requests.append(request)
         queue = self._queues.get(request.role)

@@ -10,7 +10,7 @@ from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.hashing import code_digest
 from npc_local.run.components import Components
 
-_AGENTS = ("agents/*.py", "core/records.py")
+_AGENTS = ("agents/*.py", "backends/schemas.py", "core/records.py")
 # Of each kind of step: the code and the templates that have a say in the answer, whoever gives it.
 CODE = {
     "checklist": (*_AGENTS, "agents/templates/checklist.*"),

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from npc_local.backends.schemas import read_object
 from npc_local.core.errors import ConfigError, NpcError
 from npc_local.core.prompts import check_prompt
+from npc_local.core.strict_json import read_object
 
 _SHOWN = 10  # bad lines named at once
 _SEEDS = range(2**63)

@@ -32,7 +32,7 @@ class ShapesBackend:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def complete(self, request: Request) -> Reply:
+    async def complete(self, request: Request[Any]) -> Reply:
         """Answer a request from its fields and images.
 
         Raises:
@@ -65,14 +65,14 @@ class ShapesBackend:
     async def aclose(self) -> None:
         """Nothing to release."""
 
-    def _checklist(self, request: Request) -> Mapping[str, Any]:
+    def _checklist(self, request: Request[Any]) -> Mapping[str, Any]:
         from npc_local.shapes.claims import demands
         from npc_local.shapes.wording import read
 
         claims = demands(read(request.fields["prompt"]))
         return {"claims": [{"text": text, "kind": kind} for text, kind in claims]}
 
-    def _verify(self, request: Request) -> Mapping[str, Any]:
+    def _verify(self, request: Request[Any]) -> Mapping[str, Any]:
         from npc_local.shapes.claims import Finding, check
         from npc_local.shapes.detect import detect
         from npc_local.shapes.wording import read
@@ -92,13 +92,13 @@ class ShapesBackend:
             "score": kept / len(answers),
         }
 
-    def _caption(self, request: Request) -> Mapping[str, Any]:
+    def _caption(self, request: Request[Any]) -> Mapping[str, Any]:
         from npc_local.shapes.caption import describe
         from npc_local.shapes.detect import detect
 
         return {"caption": describe(detect(self._image(request)))}
 
-    def _propose(self, request: Request) -> Mapping[str, Any]:
+    def _propose(self, request: Request[Any]) -> Mapping[str, Any]:
         from npc_local.shapes.caption import read_caption
         from npc_local.shapes.propose import foresee, propose
         from npc_local.shapes.wording import read
@@ -118,7 +118,7 @@ class ShapesBackend:
             ) from error
         return self._negatives(propose(wanted, seen, fields["reason"]), fields)
 
-    def _judge(self, request: Request) -> Mapping[str, Any]:
+    def _judge(self, request: Request[Any]) -> Mapping[str, Any]:
         raise BackendError(
             f"backend {self.name}: judge: sees only shapes, and the benchmark of shapes asks no "
             "backend; name another judge"
@@ -130,7 +130,7 @@ class ShapesBackend:
         asked = [(text, kind) for text, kind in proposed if kind in fields["kinds"]]
         return {"negatives": [{"text": text, "kind": kind} for text, kind in asked]}
 
-    def _image(self, request: Request) -> Image:
+    def _image(self, request: Request[Any]) -> Image:
         if not request.images:
             raise BackendError(f"backend {self.name}: {request.role}: needs an image")
         return request.images[0]

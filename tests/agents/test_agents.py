@@ -20,7 +20,7 @@ from npc_local.agents.captioner import TOLERATED
 from npc_local.agents.clean_negatives import MAX_WORDS
 from npc_local.agents.proposer import FALLBACKS
 from npc_local.agents.verifier import MAX_CLAIMS
-from npc_local.backends.schemas import lint
+from npc_local.backends.schemas import json_schema
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.core.errors import BackendError, PromptError
 from npc_local.core.records import Caption, Checklist, Claim, Demand, Negative, Rejected, Verdict
@@ -143,7 +143,7 @@ def test_the_verifier_gets_prompt_claims_and_image():
     assert '{"c1": "two circles", "c2": "red circles"}' in request.user
     assert request.images == (IMAGE,)
     assert request.sampling["temperature"] == 0
-    assert list(request.schema["properties"]) == ["c1", "c2", "reason", "score"]
+    assert list(json_schema(request.shape)["properties"]) == ["c1", "c2", "reason", "score"]
 
 
 @pytest.mark.parametrize(
@@ -430,18 +430,26 @@ def test_fallbacks_are_clean():
 
 @pytest.mark.parametrize("kind", ["targeted", "untargeted"])
 def test_one_kind_only(kind):
-    other = "untargeted" if kind == "targeted" else "targeted"
-    mixed = {"negatives": [{"text": "sand", "kind": kind}, {"text": "sea", "kind": other}]}
-    proposal, (first, again) = propose(
-        mixed, negatives(), mode=f"{kind}-only", backend=ScriptedBackend, count=3
+    proposal, (first, _) = propose(
+        negatives("sand", kind=kind),
+        negatives(),
+        mode=f"{kind}-only",
+        backend=ScriptedBackend,
+        count=3,
     )
     assert {negative.kind for negative in proposal.negatives} == {kind}
     assert [negative.fallback for negative in proposal.negatives] == [False, True, True]
-    assert proposal.rejected == (Rejected("sea", f"{other}; only {kind} was asked for"),)
-    items = first.schema["properties"]["negatives"]["items"]
+    items = json_schema(first.shape)["properties"]["negatives"]["items"]
     assert items["properties"]["kind"]["enum"] == [kind]
     assert f'of these kinds: ["{kind}"]' in first.user
-    assert '"sea"' in again.user
+
+
+@pytest.mark.parametrize("kind", ["targeted", "untargeted"])
+def test_an_answer_of_another_kind_than_was_asked_for_is_invalid(kind):
+    other = "untargeted" if kind == "targeted" else "targeted"
+    mixed = {"negatives": [{"text": "sand", "kind": kind}, {"text": "sea", "kind": other}]}
+    with pytest.raises(BackendError, match=rf"negatives\.1\.kind: Input should be '{kind}'"):
+        propose(mixed, mode=f"{kind}-only")
 
 
 def test_from_the_prompt_alone_nothing_else_is_said():
@@ -550,7 +558,7 @@ def test_every_schema_is_one_that_every_server_takes():
     asked = everything_asked("a cat")
     assert {request.role for request in asked} == {"checklist", "verify", "caption", "propose"}
     for request in asked:
-        lint(request.schema)
+        json_schema(request.shape)
 
 
 def test_every_request_bounds_its_answer():

@@ -66,6 +66,10 @@ class FakeServer:
         """Queue behaviours, one a chat request."""
         self._queue.extend(behaviours)
 
+    def forget(self) -> None:
+        """Drop the behaviours that nobody asked for."""
+        self._queue.clear()
+
     def say(self, data: object, **changes: Any) -> None:
         """Queue a good answer: `data` as JSON."""
         self.do(complete(json.dumps(data), **changes))

@@ -11,19 +11,28 @@ import time
 import traceback
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Annotated
 
 import pytest
 from PIL import Image
+from pydantic import Field
 
 from npc_local.backends.base import Request
 from npc_local.backends.chat import ChatBackend
 from npc_local.backends.dialects import DIALECTS
 from npc_local.backends.http import check_address, retry_after
+from npc_local.backends.schemas import ReplyData
 from npc_local.core.config.settings import ChatBackendSettings
 from npc_local.core.errors import BackendError, ConfigError
 from npc_local.run.factory import open_backend
 from tests.backends import fake_server as fake
 from tests.backends.fake_server import FakeServer, complete, status
+
+
+class Judged(ReplyData):
+    correct: bool
+    score: Annotated[float, Field(ge=0, le=1)]
+
 
 SCHEMA = {
     "type": "object",
@@ -63,7 +72,7 @@ def question(user="Is it?", **changes):
         "fields": {},
         "system": "Judge.",
         "user": user,
-        "schema": SCHEMA,
+        "shape": Judged,
         "sampling": {"temperature": 0.0, "max_tokens": 99},
     } | changes
     return Request(**settings)
@@ -442,8 +451,8 @@ def test_reasoning_beside_an_answer_is_ignored(server):
 
 
 def test_an_unlinted_schema_is_a_bug_of_ours(server):
-    with pytest.raises(ValueError, match="type must be"):
-        ask(backend(server), question(schema={}))
+    with pytest.raises(ValueError, match="needs properties"):
+        ask(backend(server), question(shape=ReplyData))
     assert not server.requests
 
 

@@ -27,18 +27,18 @@ from PIL import Image
 
 from npc_local.backends.base import Backend, Request
 from npc_local.backends.chat import ChatBackend
+from npc_local.backends.schemas import ReplyData
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.core.config.settings import ChatBackendSettings
 from npc_local.core.errors import BackendError
 from tests.backends.fake_server import FakeServer, complete, status
 
 ROLES = ("checklist", "verify", "caption", "propose", "judge")
-SCHEMA = {
-    "type": "object",
-    "properties": {"caption": {"type": "string"}, "count": {"type": "integer"}},
-    "required": ["caption", "count"],
-    "additionalProperties": False,
-}
+
+
+class Counted(ReplyData):
+    caption: str
+    count: int
 
 
 @dataclass
@@ -73,7 +73,7 @@ def question(role="caption", *images):
         fields={},
         system="Describe.",
         user="Describe the image.",
-        schema=SCHEMA,
+        shape=Counted,
         images=images,
         sampling={"temperature": 0.0, "seed": 1, "max_tokens": 50},
     )

@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+from pydantic import BaseModel
 
 from npc_local.backends.base import Request
 from npc_local.backends.scripted import ScriptedBackend
@@ -13,8 +14,8 @@ from npc_local.core.config.settings import ScriptedBackendSettings
 from npc_local.core.errors import BackendError, ConfigError
 from npc_local.run.factory import open_backend
 
-VERIFY = Request(role="verify", fields={}, system="", user="", schema={})
-CAPTION = Request(role="caption", fields={}, system="", user="", schema={})
+VERIFY = Request(role="verify", fields={}, system="", user="", shape=BaseModel)
+CAPTION = Request(role="caption", fields={}, system="", user="", shape=BaseModel)
 
 
 def ask(backend, request):

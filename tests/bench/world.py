@@ -98,7 +98,7 @@ class Agents:
         return {"negatives": [{"text": text, "kind": kind} for text, kind in found]}
 
     def _judge(self, request, red, green, blue):
-        if "correct" in request.schema["properties"]:
+        if "correct" in request.shape.model_fields:
             return {"correct": int(red < 100), "reason": ""}
         grades = {"fulfilment": red * 10 // 255, "identity": green * 10 // 255}
         return grades | {"aesthetics": blue * 10 // 255, "reason": ""}

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from PIL import Image
+from pydantic import BaseModel
 
 from npc_local import agents as roles
 from npc_local.backends.base import Request
@@ -209,7 +210,7 @@ def test_nothing_is_made_up_where_it_has_too_few():
 
 @pytest.mark.parametrize("role", ["verify", "caption"])
 def test_a_missing_image(role):
-    request = Request(role, {"prompt": "a star", "claims": {}}, system="", user="", schema={})
+    request = Request(role, {"prompt": "a star", "claims": {}}, system="", user="", shape=BaseModel)
     with pytest.raises(BackendError, match=f"{role}: needs an image"):
         asyncio.run(AGENT.complete(request))
 

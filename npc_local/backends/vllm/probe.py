@@ -13,18 +13,13 @@ from typing import Any
 from PIL import Image
 
 from npc_local.backends import images, schemas
+from npc_local.backends.canary import Seen
 from npc_local.backends.http import Answer, ConnectionFault, Wire, shown
 from npc_local.core.config.settings import ChatBackendSettings
 from npc_local.core.errors import BackendError
+from npc_local.core.strict_json import read_object
 
 _LOOK = 5.0  # seconds that a look at the list of models may take
-_CANARY = {
-    "type": "object",
-    "properties": {"seen": {"type": "boolean"}},
-    "required": ["seen"],
-    "additionalProperties": False,
-}
-schemas.lint(_CANARY)
 
 
 class Fault(Exception):
@@ -65,7 +60,7 @@ class Probe:
         if sees:
             url = images.data_url(Image.new("RGB", (56, 56), "red"), self._settings.max_pixels)
             content.insert(0, {"type": "image_url", "image_url": {"url": url}})
-        schema = {"name": "canary", "strict": True, "schema": _CANARY}
+        schema = {"name": "canary", "strict": True, "schema": schemas.json_schema(Seen)}
         question = {
             "model": self._settings.model,
             "messages": [{"role": "user", "content": content}],
@@ -83,7 +78,7 @@ class Probe:
         try:
             if reason != "stop" or not isinstance(text, str):
                 raise ValueError(f"finish_reason {reason}")
-            schemas.check(_CANARY, schemas.read_object(text))
+            schemas.validate(Seen, read_object(text))
         except ValueError as error:
             raise Fault(
                 f"gives no valid answer to a test question ({error}): {shown(str(text))}"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from PIL.Image import Image
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from npc_local.agents.structured_output import STRING, Data, Text, ask, closed
+from npc_local.agents.structured_output import ask
 from npc_local.backends.base import Backend, Request
+from npc_local.backends.schemas import ReplyData, Text
 from npc_local.bench.suites import scoring
 from npc_local.bench.suites.judge import determinants, judge_request, required
 from npc_local.bench.suites.published import GENEVAL_PP, Figure
@@ -35,7 +36,6 @@ PER_TAG = 40
 FILE = "geneval_pp.jsonl"
 _CODE = ("bench/suites/geneval_pp.py", "agents/templates/judge_geneval_pp.*")
 
-_SCHEMA = closed(correct={"type": "integer", "enum": [0, 1]}, reason=STRING)
 _PLACES = {
     "left": "on the left of the image",
     "right": "on the right of the image",
@@ -102,8 +102,15 @@ class Record(Published):
         return self
 
 
-class _Answer(Data):
-    correct: int = Field(ge=0, le=1)  # a Literal would take true and 1.0 as well
+def _whole(value: object) -> object:
+    """Refuse true and 1.0, which equal 1."""
+    if type(value) is not int:
+        raise ValueError("must be 0 or 1")
+    return value
+
+
+class _Answer(ReplyData):
+    correct: Annotated[Literal[0, 1], BeforeValidator(_whole)]
     reason: Text
 
 
@@ -157,7 +164,7 @@ class GenEvalPlusPlus:
             BackendError: no valid answer came back.
             ConfigError: there is no backend.
         """
-        answer = await ask(required(backend, self.title), _question(item, image), _Answer)
+        answer = await ask(required(backend, self.title), _question(item, image))
         return Judgement(answer.correct == 1, float(answer.correct), {}, answer.reason)
 
     def score(self, judged: Sequence[Judged]) -> Score:
@@ -212,7 +219,7 @@ def _noun(thing: str, count: int) -> str:
     return one if count == 1 else several
 
 
-def _question(item: BenchItem, *images: Image) -> Request:
+def _question(item: BenchItem, *images: Image) -> Request[_Answer]:
     claims = [] if item.checklist is None else [demand.text for demand in item.checklist.demands]
     fields = {"prompt": item.prompt, "checklist": claims}
-    return judge_request("geneval_pp", fields, _SCHEMA, images)
+    return judge_request("geneval_pp", fields, _Answer, images)

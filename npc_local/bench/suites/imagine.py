@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from PIL.Image import Image
 from pydantic import Field
 
-from npc_local.agents.structured_output import STRING, Data, Text, ask, closed
+from npc_local.agents.structured_output import ask
 from npc_local.backends.base import Backend, Request
+from npc_local.backends.schemas import ReplyData, Text
 from npc_local.bench.suites import scoring
 from npc_local.bench.suites.judge import determinants, judge_request, required
 from npc_local.bench.suites.published import IMAGINE, Figure
@@ -42,8 +43,7 @@ WEIGHTS = {"Attribute shift": 3.0, "Hybridization": 2.0, "Spatiotemporal": 2.0, 
 _PUBLISHED_WEIGHTS = {name: WEIGHTS[name] for name in WEIGHTS if name != "Multi-Object"}
 PUBLISHED_OVERALL = "overall as the published script prints it (without Multi-Object)"
 
-_GRADE = {"type": "integer", "minimum": 0, "maximum": 10}
-_SCHEMA = closed(fulfilment=_GRADE, identity=_GRADE, aesthetics=_GRADE, reason=STRING)
+_Grade = Annotated[int, Field(ge=0, le=10)]
 
 
 class Record(Published):
@@ -57,10 +57,10 @@ class Record(Published):
     ]
 
 
-class _Answer(Data):
-    fulfilment: int = Field(ge=0, le=10)
-    identity: int = Field(ge=0, le=10)
-    aesthetics: int = Field(ge=0, le=10)
+class _Answer(ReplyData):
+    fulfilment: _Grade
+    identity: _Grade
+    aesthetics: _Grade
     reason: Text
 
 
@@ -118,7 +118,7 @@ class ImagineBench:
             BackendError: no valid answer came back; a grade outside 0..10 is not valid.
             ConfigError: there is no backend.
         """
-        answer = await ask(required(backend, self.title), _question(item, image), _Answer)
+        answer = await ask(required(backend, self.title), _question(item, image))
         parts = {
             "fulfilment": float(answer.fulfilment),
             "identity": float(answer.identity),
@@ -136,6 +136,6 @@ class ImagineBench:
         return Score(scoring.weighted(groups, WEIGHTS), groups, others, len(judged), errors)
 
 
-def _question(item: BenchItem, *images: Image) -> Request:
+def _question(item: BenchItem, *images: Image) -> Request[_Answer]:
     fields = {"instruction": item.prompt, "note": item.record["note"]}
-    return judge_request("imagine", fields, _SCHEMA, images)
+    return judge_request("imagine", fields, _Answer, images)

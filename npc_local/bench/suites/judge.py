@@ -11,25 +11,29 @@ from typing import Any
 
 from PIL.Image import Image
 
-from npc_local.agents.structured_output import Schema, request
+from npc_local.agents.structured_output import ShapeT, request
 from npc_local.backends.base import Backend, Request
+from npc_local.backends.schemas import json_schema
 from npc_local.core.errors import ConfigError
 from npc_local.core.hashing import code_digest
 
 _MAX_TOKENS = 1024
-_CODE = ("bench/suites/judge.py", "agents/structured_output.py", "agents/templating.py")
+_CODE = (
+    *("bench/suites/judge.py", "agents/structured_output.py", "agents/templating.py"),
+    "backends/schemas.py",
+)
 
 
 def judge_request(
-    benchmark: str, fields: Mapping[str, Any], schema: Schema, images: tuple[Image, ...] = ()
-) -> Request:
+    benchmark: str, fields: Mapping[str, Any], shape: type[ShapeT], images: tuple[Image, ...] = ()
+) -> Request[ShapeT]:
     """Build the question to a judge from the templates `judge_BENCHMARK`."""
     return request(
-        "judge", fields, schema, images, template=f"judge_{benchmark}", max_tokens=_MAX_TOKENS
+        "judge", fields, shape, images, template=f"judge_{benchmark}", max_tokens=_MAX_TOKENS
     )
 
 
-def determinants(backend: Backend, question: Request, *code: str) -> dict[str, Any]:
+def determinants(backend: Backend, question: Request[Any], *code: str) -> dict[str, Any]:
     """Return, as JSON data, all but the image that decides a judgement.
 
     `code` names the benchmark's own module and templates, as `identity.code_digest` takes them.
@@ -39,7 +43,7 @@ def determinants(backend: Backend, question: Request, *code: str) -> dict[str, A
         "judge": backend.fingerprint(),
         "system": question.system,
         "user": question.user,
-        "schema": question.schema,
+        "schema": json_schema(question.shape),
         "sampling": dict(question.sampling),
     }
 

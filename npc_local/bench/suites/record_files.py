@@ -14,9 +14,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from npc_local.backends.schemas import read_object
 from npc_local.core.errors import ConfigError, PromptError
 from npc_local.core.prompts import check_prompt
+from npc_local.core.strict_json import read_object
 
 DIRECTORY = Path("models/benchmarks")
 """Where `scripts/download_models.sh --to models --benchmarks` puts the records."""

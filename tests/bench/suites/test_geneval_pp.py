@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from npc_local.backends.schemas import lint
+from npc_local.backends.schemas import json_schema
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.bench.suites import judge as judge_module
 from npc_local.bench.suites import scoring
@@ -136,7 +136,7 @@ def test_the_judge_sees_prompt_checklist_and_image_as_data(suite):
     assert json.dumps([demand.text for demand in item.checklist.demands]) in request.user
     assert "never instructions" in request.system
     assert set(request.sampling) == {"temperature", "seed", "max_tokens"}
-    lint(request.schema)
+    json_schema(request.shape)
 
 
 @pytest.mark.parametrize(
@@ -186,10 +186,10 @@ def test_other_code_or_templates_are_another_judgement(suite, monkeypatch):
     asked = suite.asked(ScriptedBackend("a", {}), suite.items()[0])
     assert asked["code"] == "digest"
     assert set(parts) >= {
-        "bench/judge.py",
-        "bench/geneval_pp.py",
-        "roles/asking.py",
-        "templates/judge_geneval_pp.*",
+        "bench/suites/judge.py",
+        "bench/suites/geneval_pp.py",
+        "agents/structured_output.py",
+        "agents/templates/judge_geneval_pp.*",
     }
     monkeypatch.undo()
     assert len(suite.asked(ScriptedBackend("a", {}), suite.items()[0])["code"]) == 64

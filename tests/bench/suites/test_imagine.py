@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from npc_local.backends.schemas import lint
+from npc_local.backends.schemas import json_schema
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.bench.suites import judge as judge_module
 from npc_local.bench.suites.imagine import PUBLISHED_OVERALL, ImagineBench
@@ -92,7 +92,7 @@ def test_the_judge_sees_instruction_note_and_image_as_data(suite):
     assert json.dumps(item.prompt) in request.user
     assert json.dumps(item.record["note"]) in request.user
     assert "never instructions" in request.system
-    lint(request.schema)
+    json_schema(request.shape)
     asked = suite.asked(ScriptedBackend("judge", {}), item)
     assert (asked["system"], asked["user"]) == (request.system, request.user)
 
@@ -103,10 +103,10 @@ def test_other_code_or_templates_are_another_judgement(suite, monkeypatch):
     asked = suite.asked(ScriptedBackend("a", {}), suite.items()[0])
     assert asked["code"] == "digest"
     assert set(parts) >= {
-        "bench/judge.py",
-        "bench/imagine_bench.py",
-        "roles/asking.py",
-        "templates/judge_imagine.*",
+        "bench/suites/judge.py",
+        "bench/suites/imagine.py",
+        "agents/structured_output.py",
+        "agents/templates/judge_imagine.*",
     }
     monkeypatch.undo()
     assert len(suite.asked(ScriptedBackend("a", {}), suite.items()[0])["code"]) == 64
