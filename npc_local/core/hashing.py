@@ -7,12 +7,13 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from PIL.Image import Image
 from pydantic_core import to_jsonable_python
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def plain(value: object) -> Any:
@@ -73,22 +74,37 @@ def code_digest(*parts: str) -> str:
 
 def _said(text: str, suffix: str) -> str:
     """Return the part of a file that has a say: of Python its syntax tree, of a template all."""
-    return ast.dump(_Meaning().visit(ast.parse(text))) if suffix == ".py" else text
+    return repr(_meaning(ast.parse(text))) if suffix == ".py" else text
 
 
-class _Meaning(ast.NodeTransformer):
-    """Takes docstrings out of a syntax tree, and the modules that this package's names are from."""
+def _meaning(node: object) -> object:
+    """Return a syntax tree as lists, without what says nothing, whichever Python has parsed it.
 
-    def visit(self, node: ast.AST) -> Any:
-        """Return the node without what says nothing."""
-        if isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        ) and ast.get_docstring(node, clean=False):
-            node.body = node.body[1:]
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("npc_local"):
-            names = sorted(node.names, key=lambda alias: (alias.name, alias.asname or ""))
-            return [ast.ImportFrom("npc_local", [alias], level=0) for alias in names]
-        return self.generic_visit(node)
+    `ast.dump` would not do: later versions of Python have further fields, and leave out empty ones.
+    """
+    if isinstance(node, list):
+        imports = [each for each in node if _is_ours(each)]
+        names = sorted(
+            (alias.name, alias.asname or "") for each in imports for alias in each.names
+        )  # not their order, which is that of the modules' names
+        return [names, *(_meaning(each) for each in node if each not in imports)]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = dict(ast.iter_fields(node))
+    fields.pop("kind", None)  # whether a string is written u"..."
+    if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    said = [(name, _meaning(value)) for name, value in sorted(fields.items()) if _is_there(value)]
+    return [type(node).__name__, *said]
+
+
+def _is_there(value: object) -> bool:
+    return value is not None and value != []
+
+
+def _is_ours(node: object) -> TypeGuard[ast.ImportFrom]:
+    """Whether it imports names of this package; from which of its modules says nothing."""
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("npc_local")
 
 
 def _fallback(value: object) -> object:

@@ -203,7 +203,7 @@ def test_the_generator_works_while_all_agents_are_stuck():
         stuck = Stuck(NO_TIME)
         stuck.release, stuck.loop = asyncio.Event(), asyncio.get_running_loop()
         stuck.made = asyncio.Semaphore(0)
-        stages = Stages(stuck.cast(phased=False), agents=2)
+        stages = Stages(stuck.components(phased=False), agents=2)
         task = asyncio.create_task(
             searches(stages, [f"prompt {n} right at 0" for n in range(5)], 5)
         )
@@ -236,7 +236,7 @@ def test_the_agents_work_while_the_generator_is_stuck():
     stuck.stuck, stuck.release = threading.Event(), threading.Event()
     ends = {}
     prompts = ["prompt 0 right at 2", "prompt 1 right at 0"]
-    stages = Stages(stuck.cast(phased=False), agents=2)
+    stages = Stages(stuck.components(phased=False), agents=2)
     asyncio.run(searches(stages, prompts, 2, ends.__setitem__))
     assert [ends[index].status for index in (0, 1)] == ["corrected", "already-correct"]
 
@@ -245,7 +245,7 @@ def test_the_agents_work_while_the_generator_is_stuck():
 def test_agents_are_as_many_at_once_as_allowed_and_no_more(phased):
     sleepers = Sleepers(NO_TIME)
     ends = {}
-    stages = Stages(sleepers.cast(phased=phased), agents=3)
+    stages = Stages(sleepers.components(phased=phased), agents=3)
     asyncio.run(searches(stages, sleepers_prompts(30), 12, ends.__setitem__))
     assert sleepers.most_agents == 3
     assert len(ends) == 30
@@ -256,7 +256,7 @@ def test_agents_are_as_many_at_once_as_allowed_and_no_more(phased):
 def test_a_turn_serves_all_prompts_in_flight():
     """With all prompts in flight, the GPU changes hands twice an image of the longest search."""
     sleepers = Sleepers(NO_TIME)
-    stages = Stages(sleepers.cast(phased=True), agents=4)
+    stages = Stages(sleepers.components(phased=True), agents=4)
     asyncio.run(searches(stages, [f"prompt {n} right at {n % 7}" for n in range(28)], 28))
     assert sleepers.calls["image"] == 4 * (1 + 2 + 3 + 4 + 5 + 6 + 6)
     # Checklists; the original; five attempts: none of 28 prompts gets a turn of its own.
@@ -287,7 +287,7 @@ def growth(first, last, journal):
             blocks[ended] = sys.getallocatedblocks()
 
     async def scenario():
-        stages = Stages(sleepers.cast(phased=False), journal, agents=4)
+        stages = Stages(sleepers.components(phased=False), journal, agents=4)
         prompts = (f"prompt {number} right at 0" for number in range(last))
         await searches(stages, prompts, 8, done)
 

@@ -51,7 +51,7 @@ def test_without_a_journal_nothing_is_hashed(log, monkeypatch):
     def never(*_):
         raise AssertionError("computed for nothing")
 
-    for name in ("plain", "digest", "code_digest", "form_of"):
+    for name in ("plain", "digest", "code_digest", "codec_of"):
         monkeypatch.setattr(f"npc_local.run.stages.{name}", never)
     cast = cast_of(log)
     for part in (cast.generator, cast.verifier, cast.scorer):
@@ -60,13 +60,9 @@ def test_without_a_journal_nothing_is_hashed(log, monkeypatch):
     assert found.status == "corrected"
 
 
-def test_either_a_cast_or_steps(log):
-    cast = cast_of(log)
-    for options in ({}, {"cast": cast, "steps": Stages(cast)}):
-        with pytest.raises(TypeError, match="a cast or steps"):
-            asyncio.run(correct(PROMPT, **options, seed=7))
+def test_at_least_one_agent_call_at_a_time(log):
     with pytest.raises(ValueError, match="at least one"):
-        Stages(cast, agents=0)
+        Stages(cast_of(log), agents=0)
 
 
 # ---------------------------------------------------------------- done once
@@ -145,7 +141,7 @@ def test_what_changes_an_answer_is_in_its_key_and_nothing_else(log, journal, cha
         image = (await steps.generate(SHOT)).image
         await steps.verify(PROMPT, DEMANDS, image)
         caption = await steps.describe(image)
-        mode = steps.cast.rules.proposals
+        mode = steps.components.rules.proposals
         await steps.propose(PROMPT, caption, "no second", 3)
         await steps.propose(PROMPT, caption, "no second", 3, mode)
         await steps.rank(PROMPT, [Negative("sand", "untargeted")])
@@ -447,7 +443,7 @@ def test_every_device_has_its_own_thread_and_works_at_once(log):
         for generator in generators:
             generator.release.release(7)
         renders = await asyncio.gather(*tasks)
-        single = [Images(log).generate(replace(SHOT, seed=seed))[0] for seed in range(7)]
+        single = [Images(log).generate(replace(SHOT, seed=seed)) for seed in range(7)]
         assert [one.image.tobytes() for one in renders] == [one.image.tobytes() for one in single]
 
     asyncio.run(scenario())
@@ -553,7 +549,7 @@ def test_many_prompts_share_each_turn_on_the_gpu(log, journal, kept):
         steps = Stages(cast, journal if kept else None, agents=2)
         seeds = range(8)
         found = await asyncio.gather(
-            *(correct(PROMPT, steps=steps, seed=seed, candidates=3) for seed in seeds)
+            *(correct(PROMPT, stages=steps, seed=seed, candidates=3) for seed in seeds)
         )
         await cast.phases.turns.close()
         assert [one.error for one in found] == [None] * len(seeds)

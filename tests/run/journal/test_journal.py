@@ -15,8 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from npc_local.core import hashing as identity
-from npc_local.core.config.load import load_config
 from npc_local.core.costs import Cost
 from npc_local.core.errors import ConfigError, NpcError, StorageError
 from npc_local.core.records import (
@@ -31,10 +29,8 @@ from npc_local.core.records import (
     Render,
     Verdict,
 )
-from npc_local.run.factory import open_components
 from npc_local.run.journal.codecs import Unreadable, codec_of
 from npc_local.run.journal.journal import Failure, Journal, Row
-from tests.fakes import FakeGenerator, FakeScorer
 
 # ---------------------------------------------------------------- records and their form
 
@@ -117,112 +113,6 @@ def test_every_record_comes_back_exactly(shared, pair):
 def test_data_of_another_shape_is_not_made_to_fit(shape, data, image):
     with pytest.raises(Unreadable):
         codec_of(shape).together(data, image)
-
-
-# ---------------------------------------------------------------- keys
-
-
-def test_a_key_says_what_an_image_shows_and_not_how_it_is_kept():
-    red, blue = Image.new("RGB", (2, 3), "red"), Image.new("RGB", (2, 3), "blue")
-    tall = Image.new("RGB", (3, 2), "red")
-    marked = red.copy()
-    marked.info["comment"] = "made today"
-    assert identity.digest({"image": red}) == identity.digest({"image": marked})
-    keys = [identity.digest({"image": image}) for image in (red, blue, tall, red.convert("L"))]
-    assert len(set(keys)) == 4
-
-
-def test_a_key_is_the_hash_of_sorted_ascii_json():
-    text = identity.canonical({"b": (1, 2.5), "a": Claim("ü", True)})
-    assert text == '{"a":{"holds":true,"kind":"other","text":"\\u00fc"},"b":[1,2.5]}'
-    assert identity.digest({"b": 1}) == hashlib.sha256(b'{"b":1}').hexdigest()
-    with pytest.raises(ValueError, match=r"not JSON compliant"):
-        identity.canonical({"score": math.nan})
-
-
-def test_the_code_that_answers_is_in_the_key(tmp_path, monkeypatch):
-    for name, text in (("roles/a.py", "1"), ("roles/b.py", "2"), ("x.py", "3"), ("t.txt", "4")):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(identity, "_PACKAGE", tmp_path)
-    compute = identity.code_digest.__wrapped__
-    before = compute("roles", "t*")
-    (tmp_path / "x.py").write_text("changed")
-    assert compute("roles", "t*") == before
-    changes = set()
-    for name in ("roles/a.py", "roles/b.py", "t.txt"):
-        (tmp_path / name).write_text("changed")
-        changes.add(compute("roles", "t*"))
-    (tmp_path / "roles/c.py").touch()
-    changes.add(compute("roles", "t*"))
-    assert len(changes | {before}) == 5
-    with pytest.raises(ValueError, match="'rolls' names no source file"):
-        compute("rolls")
-
-
-def test_every_kind_of_step_names_code_that_is_there():
-    digests = [identity.code_digest(*parts) for parts in identity.CODE.values()]
-    assert len(set(digests)) == len(digests) == 6
-
-
-CONFIG = """\
-default_profile = "replay"
-
-[profiles.replay]
-generator = "none"
-verifier = "writer"
-captioner = "writer"
-proposer = "writer"
-encoder = "none"
-
-[generators.none]
-path = "nowhere"
-steps = 4
-guidance_scale = 3.5
-true_cfg_scale = 2.0
-height = 64
-width = 64
-
-[backends.writer]
-kind = "scripted"
-replies = "writer.json"
-
-[encoders.none]
-path = "nowhere"
-"""
-
-
-def test_what_a_run_is(tmp_path):
-    (tmp_path / "models.toml").write_text(CONFIG)
-    (tmp_path / "writer.json").write_text('{"caption": []}')
-
-    def found(*overrides, name="fake"):
-        async def scenario():
-            profile = load_config(tmp_path / "models.toml", overrides).profile()
-            generator = FakeGenerator()
-            generator.fingerprint = lambda: name
-            async with open_components(profile, generator=generator, scorer=FakeScorer()) as cast:
-                return identity.run_identity(profile, cast)
-
-        return json.loads(json.dumps(asyncio.run(scenario())))
-
-    now = found()
-    assert identity.differences(found("generators.none.path=elsewhere"), now) == []
-    assert identity.differences(found("encoders.none.device=cpu"), now) == []
-    assert identity.differences(found("generators.none.steps=5"), now) == [
-        "generator.steps: 5 there, 4 now"
-    ]
-    assert identity.differences(found("profiles.replay.votes=3"), now) == [
-        "rules.votes: 3 there, 1 now"
-    ]
-    assert identity.differences(found(name="swapped"), now) == [
-        "generator.fingerprint: swapped there, fake now"
-    ]
-    (tmp_path / "writer.json").write_text('{"caption": [{}]}')
-    changed = identity.differences(now, found())
-    assert [line.split(":")[0] for line in changed] == [
-        f"{role}.fingerprint" for role in ("verifier", "captioner", "proposer")
-    ]
 
 
 # ---------------------------------------------------------------- rows

@@ -391,7 +391,7 @@ class Drifting(Images):
     def generate(self, shot, on_step=None):
         render = super().generate(shot, on_step)
         render.image.putpixel((7, 7), (len(self.log.lines()), 0, 0))
-        return [render]
+        return render
 
 
 def test_what_was_said_of_an_image_that_comes_out_otherwise_is_asked_again(tmp_path, log):
