@@ -54,15 +54,14 @@ def verify(
     The profile's verifier answers, under the profile's strictness and votes. The exit code is 0
     once there is a verdict, whichever it is.
     """
-    import asyncio
-
     from npc_local.core.prompts import check_prompt
     from npc_local.core.terminal import libraries_quiet
+    from npc_local.core.threads import run_interruptibly
 
     chosen, checked = _profile(profile, config, overrides), check_prompt(prompt)
     picture = _open_image(image)
     with libraries_quiet() as stdout:
-        verdict = asyncio.run(_verify(chosen, checked, picture))
+        verdict = run_interruptibly(_verify(chosen, checked, picture))
         if as_json:
             from npc_local.run.output.result_folder import verdict_data
 
@@ -93,13 +92,12 @@ def caption(
     as_json: bool,
 ) -> None:
     """Describe IMAGE, as the profile's captioner sees it."""
-    import asyncio
-
     from npc_local.core.terminal import libraries_quiet
+    from npc_local.core.threads import run_interruptibly
 
     chosen, picture = _profile(profile, config, overrides), _open_image(image)
     with libraries_quiet() as stdout:
-        found = asyncio.run(_describe(chosen, picture))
+        found = run_interruptibly(_describe(chosen, picture))
         if as_json:
             _print_json({"image": image} | _caption_data(found), stdout)
         else:
@@ -145,12 +143,11 @@ def propose(
     What the image shows comes from --caption, or from the captioner with --image. A profile with
     proposals = "prompt-only" takes neither.
     """
-    import asyncio
-
     from npc_local.core.errors import ConfigError
     from npc_local.core.prompts import check_prompt
     from npc_local.core.records import Caption
     from npc_local.core.terminal import libraries_quiet
+    from npc_local.core.threads import run_interruptibly
 
     chosen, checked = _profile(profile, config, overrides), check_prompt(prompt)
     given = [
@@ -172,7 +169,7 @@ def propose(
     picture = None if image is None else _open_image(image)
     why = reason.strip() if reason and reason.strip() else _UNNAMED_REASON
     with libraries_quiet() as stdout:
-        found, proposal = asyncio.run(
+        found, proposal = run_interruptibly(
             _propose(chosen, checked, seen, picture, why, count or chosen.candidates)
         )
         if as_json:

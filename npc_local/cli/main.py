@@ -7,10 +7,7 @@ a command needs, it imports. Prompts given as arguments go to `one_by_one`, a fi
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -19,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npc_local.cli import options
+from npc_local.cli.process import INTERRUPTED, run_as_process
 from npc_local.core.errors import ConfigError, NpcError
 from npc_local.core.versions import __version__
 
 if TYPE_CHECKING:
     from npc_local.core.config.load import ResolvedProfile
-
-INTERRUPTED = 130
 
 # Commands with a module of their own, which names them as the key does and imports little.
 _ELSEWHERE = {
@@ -53,6 +49,13 @@ class _Commands(click.Group):
             return command
         return super().get_command(ctx, name)
 
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        """Run this process's own command line, or, inside a program of its own, the one given."""
+        run = super().main
+        if args is not None:
+            return run(args, *more, **extra)
+        return run_as_process(lambda: run(*more, **extra))
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as they came, for whoever runs this command line once more."""
         ctx.meta[options.ARGUMENTS] = tuple(args)
@@ -63,7 +66,7 @@ class _Commands(click.Group):
         from npc_local.core.offline.switches import guard
 
         try:
-            with guard(), _termination_as_interrupt():
+            with guard():
                 try:
                     return super().invoke(ctx)
                 finally:
@@ -76,19 +79,6 @@ class _Commands(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """End on SIGTERM as on Ctrl-C, with everything kept: schedulers and `kill` send it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _tell_blocked() -> None:
@@ -217,16 +207,15 @@ def run(
     chosen = _adjust(load_config(config, overrides).profile(profile), candidates, negative_steps)
     if file is not None:
         ctx.exit(_run_file(ctx, file, chosen, seed, out, fresh, agents, in_flight, as_json))
-    import asyncio
-
     from npc_local.cli.live_view import LiveView
     from npc_local.cli.run_prompts import Job, correct_all, output
     from npc_local.core.terminal import error_console, libraries_quiet
+    from npc_local.core.threads import run_interruptibly
 
     display = LiveView(error_console(), terse=as_json)
     with output(out) as (directory, journal), libraries_quiet() as stdout:
         job = Job(chosen, seed, directory, journal, display, stdout if as_json else None)
-        ctx.exit(asyncio.run(correct_all(checked, job)))
+        ctx.exit(run_interruptibly(correct_all(checked, job)))
 
 
 def _run_file(

@@ -29,7 +29,7 @@ from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.errors import ConfigError, NpcError
 from npc_local.core.records import Correction, Status
 from npc_local.core.terminal import error_console, plain
-from npc_local.core.threads import run_in
+from npc_local.core.threads import run_in, run_interruptibly
 from npc_local.loop import StageFinished, StageStarted, correct
 from npc_local.run.journal.differences import differences
 from npc_local.run.output.result_folder import RECORD, ResultFolder, folder_name, is_whole
@@ -88,7 +88,7 @@ def run_batch(job: Job, link: Link) -> int:
     _check_folders(job)
     desk = _Desk(job, link)
     try:
-        asyncio.run(_run(job, desk))
+        run_interruptibly(_run(job, desk))
     except (KeyboardInterrupt, asyncio.CancelledError):
         desk.close("interrupted")
         raise

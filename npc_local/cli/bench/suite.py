@@ -207,6 +207,7 @@ def _run(asked: _Asked) -> int:
     from npc_local.core.config.load import load_config
     from npc_local.core.offline.switches import go_offline
     from npc_local.core.terminal import libraries_quiet
+    from npc_local.core.threads import run_interruptibly
     from npc_local.run.supervisor import Link, can_supervise, supervise
 
     go_offline()
@@ -217,7 +218,7 @@ def _run(asked: _Asked) -> int:
     with libraries_quiet() as stdout:
         link.stdout = stdout
         try:
-            measured = asyncio.run(measure(job, on_status))
+            measured = run_interruptibly(measure(job, on_status))
         except (KeyboardInterrupt, asyncio.CancelledError):
             without = " without --fresh" if asked.fresh else ""
             on_status(f"interrupted; the same command{without} goes on, with --out {job.directory}")
