@@ -18,8 +18,11 @@ class Generator(Protocol):
         """Make one image. Same shot, same settings, same machine: same bytes.
 
         Raises:
+            ConfigError: a setting does not fit the model, the device or what is installed.
             DeviceLostError: the GPU has failed for good; this process can make no more images.
             GeneratorError: the model failed (out of memory, not a number, ...).
+            ModelFilesError: the model cannot be loaded.
+            PromptError: the model cannot read the prompt or the negative as it is.
         """
         ...
 
@@ -40,6 +43,7 @@ class Movable(Protocol):
         """Take the GPU's memory again, if the model is loaded.
 
         Raises:
+            DeviceLostError: the GPU has failed for good.
             GeneratorError: there is not enough.
         """
         ...

@@ -1,39 +1,15 @@
 """What to do, in turn, when an image does not fit into memory. Size and steps never change.
 
-Also tells what no memory helps against: a GPU that has failed for good.
+Leaves out: telling that memory ran out (`core.device_errors`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from npc_local.generator.family import Pipeline
-
-# As torch says it: of a GPU by an error of its own, of a CPU or MPS in words.
-_WORDS = ("DefaultCPUAllocator: can't allocate", "MPS backend out of memory")
-
-# After one of these, every later call of the process fails as well, whatever it asks for.
-_LOST = re.compile(
-    r"CUDA error: (device-side assert|an illegal (memory access|instruction)"
-    r"|unspecified launch failure|misaligned address|uncorrectable ECC|unknown error)"
-    r"|GPU has fallen off the bus|CUBLAS_STATUS_EXECUTION_FAILED|CUDNN_STATUS_EXECUTION_FAILED"
-    r"|HSA_STATUS_ERROR_EXCEPTION",
-    re.IGNORECASE,
-)
-
-
-def is_device_lost(error: BaseException) -> bool:
-    """Whether an error says that the GPU is of no use to this process any more."""
-    return isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that there is not enough memory."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _WORDS)
 
 
 def tile_vae(pipe: Pipeline) -> bool:
@@ -62,8 +38,23 @@ def offload(pipe: Pipeline) -> bool:
     return True
 
 
-LADDER: tuple[tuple[str, Callable[[Pipeline], bool] | None], ...] = (
-    ("memory freed", None),  # by the caller, before each try
-    ("tiled VAE", tile_vae),
-    ("model offload", offload),
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """One rung of the ladder.
+
+    Attributes:
+        name: what is recorded with the image.
+        apply: switches it on; False where it is on already or cannot be.
+        stays: whether later images are made with it as well.
+    """
+
+    name: str
+    apply: Callable[[Pipeline], bool]
+    stays: bool = True
+
+
+LADDER = (
+    Fallback("memory freed", lambda pipe: True, stays=False),  # by the caller, before each try
+    Fallback("tiled VAE", tile_vae),
+    Fallback("model offload", offload),
 )

@@ -2,35 +2,48 @@
 
 Draws the noise, keeps what attempts share (encoded texts, the first prediction), counts the work,
 climbs down the ladder when memory runs out, and turns every failure into one of ours. Leaves out:
-how a negative is confined (`gate`), and where a pipeline comes from (`loading`).
+how a negative is confined (`early_negative`), and where a pipeline comes from (`loading`).
 """
 
 from __future__ import annotations
 
 import gc
-import inspect
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from npc_local.core.device_errors import is_device_lost, is_out_of_memory
 from npc_local.core.errors import ConfigError, DeviceLostError, GeneratorError, PromptError
 from npc_local.core.records import Render, Shot
 from npc_local.generator.base import OnStep
-from npc_local.generator.early_negative.gate import Gate, check_true_cfg_scale, gated
+from npc_local.generator.early_negative.call_arguments import hands_on, parameters
+from npc_local.generator.early_negative.gate import (
+    Gate,
+    check_true_cfg_scale,
+    gated,
+    whole_number,
+)
 from npc_local.generator.early_negative.guided_call import FirstPrediction
 from npc_local.generator.early_negative.text_memo import TextMemo
+from npc_local.generator.early_negative.turns import turn
 from npc_local.generator.families import family_of, refuse_distilled
 from npc_local.generator.family import After, Family, Pipeline, denoiser_of
 from npc_local.generator.fingerprint import pipeline_fingerprint
-from npc_local.generator.out_of_memory import LADDER, is_device_lost, is_out_of_memory
+from npc_local.generator.out_of_memory import LADDER
+from npc_local.generator.random_numbers import seeded
 
 if TYPE_CHECKING:
     import numpy as np
 
-_MODEL_FAILS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+# What the code of a model raises, of its own or because of a bug: one image's failure.
+_MODEL_FAILS = (
+    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
+    *(ArithmeticError, MemoryError, ImportError),
+)
 # First predictions kept, so that prompts that are corrected at the same time all reuse theirs. One
 # is as large as a latent: 0.5 MB for FLUX.1 at 1024 x 1024 in bfloat16.
 _FIRSTS = 128
@@ -50,7 +63,8 @@ class PipelineGenerator:
     it is made in.
 
     Encoded texts and first predictions are kept: whoever changes the pipeline (a LoRA, a scheduler)
-    makes a new `PipelineGenerator` of it.
+    makes a new `PipelineGenerator` of it. Several threads, and several generators of one pipeline,
+    wait for each other.
 
     Attributes:
         pipe: the pipeline. It is called, never changed for good, unless memory runs out.
@@ -75,7 +89,7 @@ class PipelineGenerator:
             true_cfg_scale: s in n + s * (p - n), whatever the pipeline's own scale looks like;
                 None takes the family's.
             negative_steps: denoising steps that the negative acts in, at least 1.
-            after: as for `gate.early_negative`.
+            after: as for `early_negative`.
             allow_distilled: go on with a checkpoint that looks distilled.
             late_cache: makes the configuration of one of diffusers' caches, which is on in the
                 late steps only, so that every early step is computed in full.
@@ -90,12 +104,13 @@ class PipelineGenerator:
             refuse_distilled(self.family, pipe)
         scale = _default_scale(self.family, pipe) if true_cfg_scale is None else true_cfg_scale
         check_true_cfg_scale(scale)
+        negative_steps = whole_number("negative_steps", negative_steps)
         if negative_steps < 1:
             raise ConfigError(f"negative_steps = {negative_steps} would ignore the negative prompt")
         self.pipe = pipe
         self.fallbacks: tuple[str, ...] = ()
         self._scale = scale
-        self._steps = negative_steps
+        self._negative_steps = negative_steps
         self._after: After = self.family.after if after is None else after
         self._late_cache = late_cache
         self._arguments = {**self.family.fixed, **_checked(self.family, pipe, arguments)}
@@ -110,66 +125,73 @@ class PipelineGenerator:
             on_step: called after each denoising step with (steps done, steps in all).
 
         Raises:
-            ConfigError: the pipeline makes images of another size than the one asked for.
+            ConfigError: the pipeline makes images of another size than the one asked for, or got
+                past the gate.
             DeviceLostError: the GPU has failed for good; this process can make no more images.
             GeneratorError: out of memory, the model failed, or it made no usable picture.
             PromptError: a text is longer than the model reads, or a negative is its own prompt.
         """
         self._check_texts(shot)
+        with turn(self.pipe, "an image cannot be made from inside the making of another one"):
+            return self._generate(shot, on_step)
+
+    def _generate(self, shot: Shot, on_step: OnStep | None) -> Render:
         start = time.perf_counter()
-        before, tried = self.fallbacks, tuple[str, ...]()
-        found = self._tried(shot, on_step)
-        for name, step in LADDER:
-            if found is not None:
+        already, tried = self.fallbacks, tuple[str, ...]()
+        outcome = self._attempt(shot, on_step)
+        for fallback in LADDER:
+            if not isinstance(outcome, _OutOfMemory):
                 break
             # Out here, because the caught error kept the tensors of its frames alive.
             self.free()
-            if step is None or step(self.pipe):
-                tried += (name,)
-                found = self._tried(shot, on_step)
-                if step is not None:  # it stays on
-                    self.fallbacks += (name,)
-        if found is None:
+            if fallback.apply(self.pipe):
+                tried += (fallback.name,)
+                if fallback.stays:
+                    self.fallbacks += (fallback.name,)
+                outcome = self._attempt(shot, on_step)
+        if isinstance(outcome, _OutOfMemory):
             self.free()
-            raise GeneratorError(self._out_of_memory(tried))
-        pixels, forwards = found
+            raise GeneratorError(self._out_of_memory(tried, outcome))
+        pixels = outcome.pixels
         if pixels.shape[-1] == 4:  # Qwen-Image-2.1 draws transparency: show it on white
             pixels = 1 - pixels[..., 3:] * (1 - pixels[..., :3])
         self._check_size(pixels)
         _check_picture(pixels, str(self.pipe.dtype).removeprefix("torch."))
         return Render(
             image=self.pipe.numpy_to_pil(pixels)[0],
-            forwards=forwards,
+            forwards=outcome.forwards,
             seconds=time.perf_counter() - start,
-            fallbacks=tuple(dict.fromkeys((*before, *tried))),
+            fallbacks=tuple(dict.fromkeys((*already, *tried))),
         )
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the settings, the library versions and all weights in memory."""
         cache = None if self._late_cache is None else self._late_cache()
-        chosen = self._scale, self._steps, self._after, sorted(self._arguments.items()), cache
+        arguments = sorted(self._arguments.items())
+        chosen = self._scale, self._negative_steps, self._after, arguments, cache
         return pipeline_fingerprint(self.pipe, chosen)
 
-    def _tried(self, shot: Shot, on_step: OnStep | None) -> tuple[np.ndarray[Any, Any], int] | None:
-        """Return the picture, (H, W, 3) floats in [0, 1], and its forwards; None: out of memory."""
+    def _attempt(self, shot: Shot, on_step: OnStep | None) -> _Sample | _OutOfMemory:
+        """Make an image with the memory that there is."""
         try:
             return self._sample(shot, on_step)
         except _MODEL_FAILS as error:
-            if isinstance(error, RuntimeError) and is_out_of_memory(error):
-                return None
+            if is_out_of_memory(error):
+                return _OutOfMemory(str(error).partition("\n")[0] or type(error).__name__)
             if is_device_lost(error):
                 raise DeviceLostError(f"the GPU failed while making an image: {error}") from error
-            raise GeneratorError(f"the model failed: {error}") from error
+            said = str(error) or type(error).__name__
+            raise GeneratorError(f"the model failed: {said}") from error
 
-    def _sample(self, shot: Shot, on_step: OnStep | None) -> tuple[np.ndarray[Any, Any], int]:
+    def _sample(self, shot: Shot, on_step: OnStep | None) -> _Sample:
         import torch
 
         pipe = self.pipe
         gate = Gate(
-            pipe,
-            self.family,
-            self._steps,
-            self._after,
+            pipe=pipe,
+            family=self.family,
+            negative_steps=self._negative_steps,
+            after=self._after,
             confines=shot.negative is not None,
             first=self._first_of(shot),
             on_step=on_step,
@@ -194,6 +216,7 @@ class PipelineGenerator:
             elif guides and self.family.null is not None:
                 arguments["negative_prompt"] = self.family.null
             stack.callback(self._disable_cache)
+            stack.enter_context(seeded(pipe, shot.seed))
             stack.enter_context(gated(gate))
             result = pipe(**arguments)
         if any(getattr(result, "nsfw_content_detected", None) or ()):
@@ -203,7 +226,7 @@ class PipelineGenerator:
             )
         # What is known from another image counts as well: an image takes the same number whatever
         # was made before it, in this process or in one that was killed.
-        return result.images[0], gate.forwards + gate.recalled
+        return _Sample(result.images[0], gate.forwards + gate.recalled)
 
     def _enable_cache(self) -> None:
         if self._late_cache is not None:
@@ -220,11 +243,10 @@ class PipelineGenerator:
             return {"negative_prompt": negative}
         import torch
 
-        encode = self.pipe.encode_prompt
-        named = inspect.signature(encode).parameters
-        given = {name: value for name, value in self._arguments.items() if name in named}
+        takes = parameters(type(self.pipe), "encode_prompt")
+        given = {name: value for name, value in self._arguments.items() if name in takes}
         with torch.no_grad(), self._memo.over(self.pipe):
-            return {"negative_prompt_embeds": encode(negative, **given)[0]}
+            return {"negative_prompt_embeds": self.pipe.encode_prompt(negative, **given)[0]}
 
     def _first_of(self, shot: Shot) -> FirstPrediction | None:
         """Return what remembers the first prediction of this prompt and seed, for the last few."""
@@ -256,8 +278,10 @@ class PipelineGenerator:
             return
         limit -= self.family.template_tokens
         own = " beside its own template" if self.family.template_tokens else ""
+        # A learned embedding of several vectors is one word of the text, but as many tokens.
+        spelt_out = getattr(self.pipe, "maybe_convert_prompt", lambda text, _: text)
         for kind, text in (("prompt", shot.prompt), ("negative prompt", shot.negative or "")):
-            length = len(tokenizer(text).input_ids)
+            length = len(tokenizer(spelt_out(text, tokenizer)).input_ids)
             if length > limit:
                 raise PromptError(
                     f"the {kind} is {length} tokens long, the generator reads {max(limit, 0)}"
@@ -266,12 +290,12 @@ class PipelineGenerator:
 
     def _check_size(self, pixels: np.ndarray[Any, Any]) -> None:
         """Refuse a size that the pipeline changes of its own accord, as HiDream's does."""
-        asked = self._arguments.get("height"), self._arguments.get("width")
+        height, width = self._arguments.get("height"), self._arguments.get("width")
         made = pixels.shape[:2]
-        if None not in asked and asked != made:
+        if height is not None and width is not None and (height, width) != made:
             raise ConfigError(
-                f"size {asked[1]} x {asked[0]}: {self.family.name} makes {made[1]} x {made[0]} of "
-                "it; ask for a size that it makes"
+                f"size {width} x {height}: {self.family.name} makes {made[1]} x {made[0]} of it; "
+                "ask for a size that it makes"
             )
 
     def free(self) -> None:
@@ -285,14 +309,29 @@ class PipelineGenerator:
         gc.collect()
         torch.cuda.empty_cache()
 
-    def _out_of_memory(self, tried: tuple[str, ...]) -> str:
+    def _out_of_memory(self, tried: tuple[str, ...], why: _OutOfMemory) -> str:
         size = " x ".join(str(self._arguments.get(side, "?")) for side in ("width", "height"))
         device, dtype = self.pipe._execution_device, str(self.pipe.dtype).removeprefix("torch.")
         return (
             f"out of memory on {device} while making a {size} image in {dtype} "
             f"(tried in turn: {', '.join(tried)}); free the device of other programs, or choose a "
-            "smaller size, dtype bfloat16, quantization, or another device"
+            f"smaller size, dtype bfloat16, quantization, or another device. It said: {why.words}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A picture, (H, W, 3 or 4) floats in [0, 1], and the forwards that it took."""
+
+    pixels: np.ndarray[Any, Any]
+    forwards: int
+
+
+@dataclass(frozen=True, slots=True)
+class _OutOfMemory:
+    """A try that found too little memory, and the first line of what was said."""
+
+    words: str
 
 
 @contextmanager
@@ -302,7 +341,7 @@ def _guider_at(pipe: Pipeline, scale: float) -> Iterator[None]:
     Raises:
         ConfigError: the pipeline has none, as guidance-distilled checkpoints do.
     """
-    guiders = [one for one in (pipe.guider, pipe.ocr_guider) if one is not None]
+    guiders = [guider for guider in (pipe.guider, pipe.ocr_guider) if guider is not None]
     if not guiders:
         raise ConfigError(f"this {type(pipe).__name__} has no guider, so it ignores a negative")
     before = [guider.guidance_scale for guider in guiders]
@@ -317,8 +356,8 @@ def _guider_at(pipe: Pipeline, scale: float) -> Iterator[None]:
 
 def _default(pipe: Pipeline, argument: str) -> Any:
     """Return the default of a pipeline call's argument; None if it has no such argument."""
-    found = inspect.signature(type(pipe).__call__).parameters.get(argument)
-    return None if found is None else found.default
+    parameter = parameters(type(pipe)).get(argument)
+    return None if parameter is None else parameter.default
 
 
 def _default_scale(family: Family, pipe: Pipeline) -> float:
@@ -332,31 +371,43 @@ def _default_scale(family: Family, pipe: Pipeline) -> float:
 
 def _checked(family: Family, pipe: Pipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return call arguments, or refuse those that the pipeline does not take or that are ours."""
-    takes = inspect.signature(type(pipe).__call__).parameters
+    takes = parameters(type(pipe))
+    takes_more = hands_on(type(pipe), family.pipeline)
     for name in arguments:
         if _OURS.fullmatch(name):
             raise ConfigError(f"argument {name!r} is set for each image; leave it out")
         if name == family.scale:
             raise ConfigError(f"argument {name!r}: give the scale as true_cfg_scale")
-        if name not in takes:
+        if name not in takes and not takes_more:
             raise ConfigError(f"{type(pipe).__name__} takes no argument {name!r}")
+    checked = dict(arguments)
     multiple = getattr(pipe, "vae_scale_factor", 8) * family.size_multiple
     for side in ("height", "width"):
-        size = arguments.get(side)
-        if size is not None and (not isinstance(size, int) or size % multiple):
-            raise ConfigError(f"{side} = {size!r}: must be a multiple of {multiple} for this model")
-    return dict(arguments)
+        if checked.get(side) is not None:
+            checked[side] = _checked_size(side, checked[side], multiple)
+    return checked
+
+
+def _checked_size(side: str, value: object, multiple: int) -> int:
+    """Return a side of an image in pixels, or refuse one that the model cannot make."""
+    try:
+        size = whole_number(side, value)
+    except ConfigError:
+        size = 0
+    if size <= 0 or size % multiple:
+        raise ConfigError(f"{side} = {value!r}: must be a multiple of {multiple} for this model")
+    return size
 
 
 def _check_picture(pixels: np.ndarray[Any, Any], dtype: str) -> None:
     """Refuse a picture that is not a number somewhere, or black everywhere."""
     import numpy as np
 
-    for fault, found in (
+    for fault, is_so in (
         ("pixels that are not numbers", not np.isfinite(pixels).all()),
         ("an all-black image", not pixels.any()),
     ):
-        if found:
+        if is_so:
             raise GeneratorError(
                 f"the model made {fault} in {dtype}: its values overflowed or its weights are "
                 "damaged; try dtype bfloat16 or float32, or copy the model again"

@@ -14,11 +14,11 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from npc_local.core.config.settings import EncoderSettings
+from npc_local.core.device_errors import is_device_lost
 from npc_local.core.errors import ConfigError, DeviceLostError
 from npc_local.core.files.hash_cache import cache_directory
 from npc_local.core.hashing import digest
 from npc_local.core.records import SalientToken
-from npc_local.generator.out_of_memory import is_device_lost
 from npc_local.salience import formulas
 from npc_local.salience.encoders.text_encoder import Source, Text, TextEncoder, from_directory
 from npc_local.salience.rules import spacy_model

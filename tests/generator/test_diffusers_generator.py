@@ -126,8 +126,9 @@ def test_steps_are_reported(flux_directory: Path) -> None:
     generator = DiffusersGenerator(settings(flux_directory))
     silent, _ = one(generator, NEGATIVE)
     seen: list[tuple[int, int]] = []
-    generator.on_step = lambda done, of: seen.append((done, of))
-    assert one(generator, NEGATIVE)[0] == silent
+    shot = Shot(PROMPT, NEGATIVE, SEED)
+    told = generator.generate(shot, lambda done, of: seen.append((done, of)))
+    assert told.image.tobytes() == silent
     assert seen == [(step, N) for step in range(1, N + 1)]
 
 
@@ -265,7 +266,9 @@ def test_the_fingerprint_follows_content_not_place(flux_directory: Path, damaged
     assert DiffusersGenerator(settings(damaged)).fingerprint() != original
 
 
-@pytest.mark.parametrize("module", ["diffusion.generator", "diffusion.gate", "salience.scorer"])
+@pytest.mark.parametrize(
+    "module", ["generator.diffusers_generator", "generator.early_negative.gate", "salience.scorer"]
+)
 def test_importing_stays_light(module: str) -> None:
     code = (
         f"import sys, npc_local.{module}; "

@@ -1,4 +1,4 @@
-"""Every family under the gate, against its own loop written out (tests/diffusion/families)."""
+"""Every family under the gate, against its own loop written out (tests/generator/families)."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_a_directory_makes_the_same_images(case: Case, pipe: Pipeline, tmp_path:
     generator = DiffusersGenerator(settings)
     case.shorten(generator.pipe)
     loaded = generator.generate(shot)
-    [held] = PipelineGenerator(
+    held = PipelineGenerator(
         pipe, true_cfg_scale=1.8, negative_steps=2, **generator_arguments(case)
     ).generate(shot)
     # Weights that are mapped from a file lie elsewhere in memory: the last bit may differ.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,7 +82,10 @@ def test_offloading_comes_last_and_stays(
         offloaded.append(True)
         return True
 
-    ladder = [(name, offload if name == OFFLOADED else step) for name, step in sampling.LADDER]
+    ladder = [
+        replace(fallback, apply=offload) if fallback.name == OFFLOADED else fallback
+        for fallback in sampling.LADDER
+    ]
     monkeypatch.setattr(sampling, "LADDER", ladder)
     calls = failing(generator.pipe.transformer.proj_out, "forward", lambda: bool(offloaded))
     assert render(generator).fallbacks == (FREED, TILED, OFFLOADED)

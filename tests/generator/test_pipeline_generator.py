@@ -239,7 +239,7 @@ def test_prompts_that_take_turns_keep_their_first_predictions(
     assert forwards(("c", NEGATIVE), ("d", NEGATIVE), ("a", NEGATIVE)) == [known[0] + 1] * 3
     one = generator.generate(Shot("a", NEGATIVE, 7)).image.tobytes()
     other = PipelineGenerator(pipe, **ARGUMENTS).generate(Shot("a", NEGATIVE, 7))
-    assert other[0].image.tobytes() == one
+    assert other.image.tobytes() == one
 
 
 def test_a_gpu_that_has_failed_for_good_is_no_failure_of_one_image(

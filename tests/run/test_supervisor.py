@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from npc_local.core.device_errors import is_device_lost
 from npc_local.core.errors import BackendError, NpcError
-from npc_local.generator.out_of_memory import is_device_lost
 from npc_local.run import supervisor as supervise
 from tests.cli.test_main import CONFIG, ROOT
 from tests.run.journal.world import Log

@@ -172,7 +172,10 @@ def _counted(pipe: Pipeline, way: Way, negative_steps: int) -> AbstractContextMa
     """Return the gate of a way of sampling; one that only counts, unless it is "gate"."""
     if way == "gate":
         return early_negative(pipe, negative_steps, "off")
-    return _counting(Gate(pipe, family_of(type(pipe)), 0, "off", confines=False))
+    counting = Gate(
+        pipe=pipe, family=family_of(type(pipe)), negative_steps=0, after="off", confines=False
+    )
+    return _counting(counting)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from npc_local.core.device import resolve_device
+from npc_local.core.device_errors import is_out_of_memory
 from npc_local.core.errors import ConfigError, GeneratorError
 from npc_local.generator.family import Pipeline
 
@@ -313,16 +314,12 @@ def build(job: Job) -> Subject:
 @contextmanager
 def failures(job: Job) -> Iterator[None]:
     """Turn what PyTorch raises into an error of ours."""
-    import torch
-
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory(job, str(error).partition(". ")[0]) from None
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         first = str(error).strip().partition("\n")[0]
-        if "DefaultCPUAllocator" in first:
-            raise _out_of_memory(job, first) from None
+        if is_out_of_memory(error):
+            raise _out_of_memory(job, first.partition(". ")[0]) from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise GeneratorError(f"cannot be compiled: {first}; leave --compile out") from error
         raise GeneratorError(f"the model failed: {first}") from error

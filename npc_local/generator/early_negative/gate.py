@@ -1,34 +1,41 @@
 """The negative prompt in the first denoising steps only, on an unchanged diffusers pipeline.
 
 The method lets a negative prompt act in the first steps and not later (paper, section 3: later
-steps hardly react to it). A stock pipeline applies it in every step. Instead of a copy of each
-pipeline's loop, the gate stands between the pipeline and its denoiser: the pipeline keeps asking
-for both predictions in every step, and from step `steps` on the negative one is answered with
-something else (`guided_call`). Leaves out: what differs between models (`families`), loading
-pipelines (`loading`) and what to call them with (`sampling`).
+steps hardly react to it; InvokeAI calls such a limit cfg_scale_end_step). A stock pipeline applies
+it in every step. Instead of a copy of each pipeline's loop, the gate stands between the pipeline
+and its denoiser: the pipeline keeps asking for both predictions in every step, and from step
+`negative_steps` on the negative one is answered with something else (`guided_call`). What it relies
+on inside pipelines was read and tested with diffusers 0.42.1.
+
+Leaves out: what differs between models (`families`), loading pipelines (`loading`) and what to call
+them with (`pipeline_generator`).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from npc_local.core.errors import ConfigError
+from npc_local.generator.early_negative.call_arguments import CallArguments, parameters
 from npc_local.generator.early_negative.guided_call import (
     LIVE,
-    FirstPrediction,
     GuidedCall,
+    Terms,
     input_names,
     remedy,
 )
-from npc_local.generator.early_negative.patching import forward_slot, standing_in
+from npc_local.generator.early_negative.patching import Marked, standing_before, with_call
 from npc_local.generator.early_negative.text_memo import TextMemo
+from npc_local.generator.early_negative.turns import turn
 from npc_local.generator.families import family_of, refuse_distilled
 from npc_local.generator.family import After, Family, Pipeline, denoiser_of
+from npc_local.generator.random_numbers import random_numbers_kept
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -46,119 +53,146 @@ def check_true_cfg_scale(scale: float) -> None:
         )
 
 
-@dataclass
-class Gate:
+def whole_number(name: str, value: object) -> int:
+    """Return a count as an int, numpy's integers too; True counts nothing.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise ConfigError(f"{name} = {value!r} must be a whole number")
+
+
+@dataclass(kw_only=True)
+class Gate(Terms):
     """What stands between one pipeline and its denoiser while `early_negative` is active.
 
     Attributes:
-        confines: False lets the pipeline be, and only counts and tells.
-        first: keeps the conditional prediction of step 0, and answers with it if it has one.
-        on_step: is told after each step (steps done, steps in all).
-        on_late: is told when the early steps are over.
+        null: call arguments that give the null prompt; None takes the family's.
         memo: keeps what the text encoders answer from call to call; None: within a call only.
-        forwards: predictions really computed so far, over all calls of the pipeline. A batch
-            that holds the conditional and the unconditional half counts two.
-        recalled: predictions that `first` knew already, so that they were not computed.
     """
 
-    pipe: Pipeline
-    family: Family
-    steps: int
-    after: After
     null: Mapping[str, Any] | None = None
-    confines: bool = True
-    first: FirstPrediction | None = None
-    on_step: Callable[[int, int], None] | None = None
-    on_late: Callable[[], None] | None = None
     memo: TextMemo | None = None
-    forwards: int = 0
-    recalled: int = 0
-    _call: GuidedCall | None = field(default=None, init=False)
 
     def call(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run one call of the pipeline, `stock`, with the negative confined to the first steps.
 
+        A call from another thread waits until this one is over.
+
         Raises:
-            ConfigError: the call ignores the negative prompt, or runs inside another one.
+            ConfigError: the call ignores the negative prompt, gets past the gate, or runs inside
+                another one.
         """
-        if self._call is not None:
-            raise ConfigError("a gated pipeline cannot be called from inside its own call")
-        parameters = inspect.signature(stock).parameters
-        arguments = inspect.signature(stock).bind(*args, **kwargs).arguments
+        with (
+            turn(self, "a gated pipeline cannot be called from inside its own call"),
+            turn(
+                denoiser_of(self.pipe),
+                "a pipeline that shares its denoiser with this one is in the middle of a call; "
+                "let it end first",
+            ),
+        ):
+            return self._call(stock, CallArguments.of(type(self.pipe), args, kwargs))
+
+    def _call(self, stock: Callable[..., Any], given: CallArguments) -> Any:
         null: dict[str, Any] = {}
         memo = TextMemo() if self.memo is None else self.memo
         with memo.over(self.pipe):
             if self.confines:
-                _check_guided(self.pipe, self.family, arguments, parameters)
+                _check_guided(self.pipe, self.family, given.named)
                 if self.after == "null":
-                    null = self._null_inputs(stock, arguments)
+                    null = self._null_inputs(stock, given)
             # Once sampling begins, all texts are encoded.
             begun = memo.forget if self.memo is None else (lambda: None)
-            self._call = GuidedCall(self, _images(arguments), null, begun)
-            try:
-                with self._call.attached():
-                    return stock(**arguments)
-            finally:
-                self._call = None
+            with GuidedCall(self, _images(given.named), null, begun).attached():
+                return stock(*given.args, **given.kwargs)
 
-    def _null_inputs(self, stock: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    def _null_inputs(self, stock: Callable[..., Any], given: CallArguments) -> dict[str, Any]:
         """Return the denoiser's inputs for the null prompt, as the pipeline itself makes them.
 
         They come from a call with the null prompt that ends where its first unconditional
         prediction would be computed; no denoiser forward is spent and no random number drawn.
+
+        Raises:
+            ConfigError: this null prompt gives no unconditional prediction, or cannot be given.
         """
-        import torch
-
-        denoiser = denoiser_of(self.pipe)
-        names = input_names(denoiser)
-        asked = 0
-        found: dict[str, Any] = {}
-
-        def forward(*args: Any, **inputs: Any) -> Any:
-            nonlocal asked
-            asked += 1
-            inputs |= dict(zip(names, args, strict=False))
-            if asked == 1 and self.family.guides == "two calls":
-                return (torch.zeros_like(inputs["hidden_states"]),)
-            found.update({name: value for name, value in inputs.items() if name not in LIVE})
-            raise _NullFound
-
+        pipe, arguments = self.pipe, given.named
         trial = {name: value for name, value in arguments.items() if not _is_negative(name)}
         trial |= _null_arguments(self.family, arguments) if self.null is None else self.null
         # Lists of its own: Z-Image writes its chat template into the caller's list of prompts.
         trial = {name: part[:] if isinstance(part, list) else part for name, part in trial.items()}
         trial["generator"] = _copied(arguments.get("generator"))
-        shown = self.pipe._progress_bar_config if hasattr(self.pipe, "_progress_bar_config") else {}
-        device = self.pipe._execution_device  # where noise is drawn, also when offloaded
-        self.pipe._progress_bar_config = {**shown, "disable": True}
+        args, kwargs = given.with_named(trial, parameters(type(pipe)))
+        answer = _NullTrial(self.family, input_names(denoiser_of(pipe)))
         try:
             with (
-                torch.random.fork_rng(
-                    devices=[] if device.type == "cpu" else [device.index or 0],
-                    device_type="cuda" if device.type == "cpu" else device.type,
-                ),
-                standing_in(denoiser, forward_slot(denoiser), forward),
+                _quiet(pipe),
+                random_numbers_kept(pipe),
+                standing_before(denoiser_of(pipe), answer),
             ):
-                stock(**trial)
+                stock(*args, **kwargs)
         except _NullFound:
-            return found
+            return answer.inputs
         except ValueError as error:
             if self.null is not None or not any("prompt_embeds" in name for name in arguments):
                 raise
             raise ConfigError(
-                f"the prompt is given as embeddings, and {type(self.pipe).__name__} then takes no "
+                f"the prompt is given as embeddings, and {type(pipe).__name__} then takes no "
                 f"null prompt as text ({error}); give early_negative its embeddings as `null`"
             ) from error
-        finally:
-            self.pipe._progress_bar_config = shown
         raise ConfigError(
-            f"with its null prompt ({trial.get('negative_prompt')!r}) {type(self.pipe).__name__} "
+            f"with its null prompt ({trial.get('negative_prompt')!r}) {type(pipe).__name__} "
             "does not guide at all; give early_negative the call's arguments for one as `null`"
         )
 
 
+@dataclass
+class _NullTrial:
+    """Stands in for the denoiser in a call that ends with its first unconditional prediction.
+
+    Attributes:
+        names: of the denoiser's inputs, in order.
+        inputs: what the null prompt looks like to the denoiser, once the call has ended.
+    """
+
+    family: Family
+    names: list[str]
+    inputs: dict[str, Any] = field(default_factory=dict)
+    _asked: bool = False
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """Answer the conditional prediction with zeros, and end the call at the other one.
+
+        Raises:
+            _NullFound: this is the other one.
+        """
+        import torch
+
+        inputs |= dict(zip(self.names, args, strict=False))
+        if self.family.guides == "two calls" and not self._asked:
+            self._asked = True
+            return (torch.zeros_like(inputs["hidden_states"]),)
+        self.inputs = {name: value for name, value in inputs.items() if name not in LIVE}
+        raise _NullFound
+
+
 class _NullFound(Exception):
     """Ends the call that shows what the null prompt looks like to the denoiser."""
+
+
+@contextmanager
+def _quiet(pipe: Pipeline) -> Iterator[None]:
+    """Show no progress bar."""
+    shown = getattr(pipe, "_progress_bar_config", {})  # there once it has been set
+    pipe._progress_bar_config = {**shown, "disable": True}
+    try:
+        yield
+    finally:
+        pipe._progress_bar_config = shown
 
 
 @contextmanager
@@ -173,7 +207,8 @@ def early_negative(
     """Let the negative prompt of every call of `pipe` act in its first denoising steps only.
 
     Call the pipeline inside as always, with a negative prompt and a scale that guides. Offloading,
-    caches and compilation of the pipeline stay as they are. Not thread-safe, as pipelines are not.
+    caches, adapters and compilation of the pipeline stay as they are. Calls from several threads
+    wait for each other, and so does a second `early_negative` on the same pipeline.
 
     Args:
         pipe: a pipeline of one of `families.FAMILIES`; restored on exit, whatever happens.
@@ -191,66 +226,57 @@ def early_negative(
 
     Raises:
         ConfigError: the pipeline is of a class that cannot take a negative or is unknown, is
-            distilled, or is gated already; an argument is out of range; a call inside would
-            ignore its negative prompt.
+            distilled, or is gated already by this thread; an argument is out of range; a call
+            inside would ignore its negative prompt, or gets past the gate.
     """
     family = family_of(type(pipe))
-    if not isinstance(steps, int) or steps < 0:
+    negative_steps = whole_number("steps", steps)
+    if negative_steps < 0:
         raise ConfigError(f"steps = {steps!r} must be a whole number, 0 or more")
     if after not in ("off", "null", None):
         raise ConfigError(f"after = {after!r} must be 'off', 'null' or None")
     if not allow_distilled:
         refuse_distilled(family, pipe)
-    gate = Gate(pipe, family, steps, family.after if after is None else after, null)
+    gate = Gate(
+        pipe=pipe,
+        family=family,
+        negative_steps=negative_steps,
+        after=family.after if after is None else after,
+        null=null,
+    )
     with gated(gate):
         yield gate
 
 
 @contextmanager
 def gated(gate: Gate) -> Iterator[None]:
-    """Send every call of the gate's pipeline through the gate.
+    """Send every call of the gate's pipeline through the gate; another thread waits for its turn.
 
     Raises:
-        ConfigError: a gate is there already.
+        ConfigError: this thread has a gate there already.
     """
     pipe = gate.pipe
-    stock = type(pipe)
-    if issubclass(stock, _Gated):
-        raise ConfigError("early_negative is already active on this pipeline; leave it first")
+    refusal = "early_negative is already active on this pipeline; leave it first"
+    with turn(pipe, refusal):
+        stock = type(pipe)
+        if issubclass(stock, Marked):
+            raise ConfigError(refusal)
 
-    @functools.wraps(stock.__call__)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self is not pipe:
-            raise ConfigError(
-                "this pipeline was made from one inside early_negative; make it outside"
-            )
-        return gate.call(functools.partial(stock.__call__, self), *args, **kwargs)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if self is not pipe:
+                raise ConfigError(
+                    "this pipeline was made from one inside early_negative; make it outside"
+                )
+            return gate.call(functools.partial(stock.__call__, self), *args, **kwargs)
 
-    # Python looks `pipe(...)` up on the class: a subclass of the same name takes its place.
-    members = {"__call__": call, "__module__": stock.__module__, "__doc__": stock.__doc__}
-    pipe.__class__ = type(stock.__name__, (_Gated, stock), members)
-    try:
-        yield
-    finally:
-        pipe.__class__ = stock
-
-
-class _Gated:
-    """Marks the class of a pipeline that has a gate."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Leave the gate out of copies and pickles."""
-        reduced: tuple[Any, ...] = tuple(super().__reduce_ex__(protocol))
-        stock = type(self).__mro__[type(self).__mro__.index(_Gated) + 1]
-        return reduced[0], (stock, *reduced[1][1:]), *reduced[2:]
+        pipe.__class__ = with_call(stock, call)
+        try:
+            yield
+        finally:
+            pipe.__class__ = stock
 
 
-def _check_guided(
-    pipe: Pipeline,
-    family: Family,
-    arguments: Mapping[str, Any],
-    parameters: Mapping[str, inspect.Parameter],
-) -> None:
+def _check_guided(pipe: Pipeline, family: Family, arguments: Mapping[str, Any]) -> None:
     """Refuse a call that diffusers would answer without looking at the negative prompt."""
     # Not negative_prompt_2 and the like alone: Stable Diffusion XL would put zeros in its place.
     if not any(
@@ -263,8 +289,14 @@ def _check_guided(
         if pipe.guider is None or not pipe.guider._enabled:
             raise ConfigError(f"this {family.name} has no active guider; use {family.undistilled}")
         scale = pipe.guider.guidance_scale
+    elif family.scale in arguments:
+        scale = arguments[family.scale]
     else:
-        scale = arguments.get(family.scale, parameters[family.scale].default)
+        # A subclass that hands its arguments on may add a scale; the first step shows it.
+        own = inspect.signature(type(pipe).__call__).parameters.get(family.scale)
+        if own is None:
+            return
+        scale = own.default
     if scale is None or not scale > family.scale_off:
         raise ConfigError(
             f"{family.scale} = {scale} switches guidance off in {type(pipe).__name__}, and with "

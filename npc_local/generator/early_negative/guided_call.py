@@ -1,7 +1,8 @@
 """One pipeline call under a gate, step by step: which prediction is asked for, and the answer.
 
-Knows when the negative's steps are over and what to answer then; what the null prompt looks like
-and which calls are let through is the gate's business.
+Knows when the negative's steps are over and what to answer then, and checks after every denoising
+step that nothing has got past it; what the null prompt looks like and which calls are let through
+is the gate's business.
 """
 
 from __future__ import annotations
@@ -10,17 +11,12 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from npc_local.core.errors import ConfigError
-from npc_local.generator.early_negative.patching import forward_slot, standing_in
-from npc_local.generator.family import Family, Pipeline, denoiser_of
+from npc_local.generator.early_negative.patching import StandIn, listening_to, standing_before
+from npc_local.generator.family import After, Family, Pipeline, denoiser_of
 
-if TYPE_CHECKING:
-    from npc_local.generator.early_negative.gate import Gate
-
-# Denoisers that a call stands before now; two pipelines may share one.
-_in_use: set[int] = set()
 # What a denoiser is asked anew in each step; all its other inputs are the same in every step.
 LIVE = frozenset({"hidden_states", "sample", "x", "timestep", "timesteps", "t", "timestep_r"})
 
@@ -32,31 +28,65 @@ class FirstPrediction:
     value: Any = None
 
 
+@dataclass(kw_only=True)
+class Terms:
+    """What is agreed for the calls of one pipeline, and the tally of what they computed.
+
+    Attributes:
+        negative_steps: denoising steps that the negative acts in.
+        after: what the later steps are guided against.
+        confines: False lets the pipeline be, and only counts and tells.
+        first: keeps the conditional prediction of step 0, and answers with it if it has one.
+        on_step: is told after each denoising step (steps done, steps in all).
+        on_late: is told when the early steps are over.
+        forwards: predictions really computed so far, over all calls of the pipeline. A batch
+            that holds the conditional and the unconditional half counts two.
+        recalled: predictions that `first` knew already, so that they were not computed.
+    """
+
+    pipe: Pipeline
+    family: Family
+    negative_steps: int
+    after: After
+    confines: bool = True
+    first: FirstPrediction | None = None
+    on_step: Callable[[int, int], None] | None = None
+    on_late: Callable[[], None] | None = None
+    forwards: int = 0
+    recalled: int = 0
+
+
 @dataclass
 class GuidedCall:
-    """One pipeline call under a gate: which step it is at, and what it has asked for in it."""
+    """One pipeline call: which denoising step it is at, and what it has asked for in it.
 
-    gate: Gate
+    Attributes:
+        images: how many it makes; None: not known before the first prediction.
+        null: the denoiser's inputs for the null prompt.
+        begun: is told when sampling begins, so when all texts are encoded.
+    """
+
+    terms: Terms
     images: int | None
     null: dict[str, Any]
     begun: Callable[[], None]
-    step: int = 0
-    asked: int = 0
-    conditional: Any = None
-    names: list[str] = field(default_factory=list)
-    compute: Callable[..., Any] = field(default=lambda: None)
+    step: int = field(default=0, init=False)
+    asked: int = field(default=0, init=False)  # predictions, in this step
+    conditional: Any = field(default=None, init=False)
+    names: list[str] = field(default_factory=list, init=False)
+    stand_in: StandIn = field(init=False)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Stand in for the denoiser's forward and listen to the scheduler's steps.
+        """Stand before the denoiser and listen to the scheduler's steps.
 
         Raises:
-            ConfigError: a call of another pipeline with the same denoiser is not over.
+            ConfigError: the call got past it.
         """
-        pipe, family = self.gate.pipe, self.gate.family
+        pipe, family = self.terms.pipe, self.terms.family
         denoiser = denoiser_of(pipe)
         self.names = input_names(denoiser)
-        if not self.gate.confines:
+        if not self.terms.confines:
             answer = self.pass_on
         elif family.guides == "two calls":
             answer = self.answer_one
@@ -68,57 +98,58 @@ class GuidedCall:
                 self.begun()
             return answer(*args, **inputs)
 
-        def step(*args: Any, **kwargs: Any) -> Any:
-            self.end_step()
-            return schedule(*args, **kwargs)
-
-        if id(denoiser) in _in_use:
-            raise ConfigError(
-                "a pipeline that shares its denoiser with this one is in the middle of a call; "
-                "let it end first"
-            )
-        _in_use.add(id(denoiser))
-        try:
-            with (
-                standing_in(denoiser, forward_slot(denoiser), forward) as self.compute,
-                standing_in(pipe.scheduler, "step", step) as schedule,
-            ):
-                yield
-        finally:
-            _in_use.discard(id(denoiser))
+        with (
+            standing_before(denoiser, forward) as self.stand_in,
+            listening_to(pipe.scheduler, "step", self.end_step),
+        ):
+            yield
+            if self.step == 0:
+                raise self._bypassed()
 
     @property
     def late(self) -> bool:
         """Whether the negative's steps are over."""
-        return self.step >= self.gate.steps
+        return self.step >= self.terms.negative_steps
 
     def end_step(self) -> None:
-        """Go on to the next step.
+        """Go on to the next denoising step.
 
         Where the pipeline itself stops guiding early (cfg_truncation, cfg_trunc_ratio), that holds.
 
         Raises:
-            ConfigError: the negative prediction was not asked for in the first step.
+            ConfigError: the negative prediction was not asked for in the first step, or this step's
+                predictions were not asked for here.
         """
-        gate = self.gate
-        if gate.confines and self.step == 0 and self.asked < 2:
+        terms = self.terms
+        there = self.stand_in.is_there and denoiser_of(terms.pipe) is self.stand_in.owner
+        if self.asked == 0 or not there:
+            raise self._bypassed()
+        if terms.confines and self.step == 0 and self.asked < 2:
             raise ConfigError(
                 "the pipeline ignored the negative prompt: it did not guide in its first denoising "
-                f"step; {remedy(gate.family)}"
+                f"step; {remedy(terms.family)}"
             )
         self.step += 1
         self.asked = 0
         self.conditional = None
-        if gate.on_step is not None:
-            steps = getattr(gate.pipe, "num_timesteps", None)
-            gate.on_step(self.step, steps or len(gate.pipe.scheduler.timesteps))
-        if gate.on_late is not None and self.step == gate.steps:
-            gate.on_late()
+        if terms.on_step is not None:
+            steps = getattr(terms.pipe, "num_timesteps", None)
+            terms.on_step(self.step, steps or len(terms.pipe.scheduler.timesteps))
+        if terms.on_late is not None and self.step == terms.negative_steps:
+            terms.on_late()
+
+    def _bypassed(self) -> ConfigError:
+        return ConfigError(
+            f"step {self.step + 1} of {type(self.terms.pipe).__name__} got past the gate: its "
+            "denoiser was replaced, or called in a way that early_negative cannot see, so the "
+            "negative prompt would have acted in every step; change the pipeline (offload, "
+            "compilation, adapters, wrappers) before the call and not during it"
+        )
 
     def pass_on(self, *args: Any, **inputs: Any) -> Any:
         """Answer as the denoiser does."""
-        if self.gate.family.guides == "two calls":
-            self.asked += 1
+        self.asked += 1
+        if self.terms.family.guides == "two calls":
             return self._first(args, inputs) if self.asked == 1 else self._computed(args, inputs)
         doubled = self.images is not None and self._row_count(args, inputs) == 2 * self.images
         return self._computed(args, inputs, predictions=2 if doubled else 1)
@@ -138,9 +169,9 @@ class GuidedCall:
             raise _another_pipeline()
         if not self.late:
             return self._computed(args, inputs)
-        if self.gate.after == "null":
+        if self.terms.after == "null":
             return self._computed((), self._with_null(args, inputs))
-        _forget_momentum(self.gate.pipe)
+        _forget_momentum(self.terms.pipe)
         return self.conditional
 
     def answer_both(self, *args: Any, **inputs: Any) -> Any:
@@ -157,9 +188,9 @@ class GuidedCall:
         self.asked = 2
         if not self.late:
             return self._computed(args, inputs, predictions=2)
-        if self.gate.after == "null":
+        if self.terms.after == "null":
             return self._computed((), self._with_null(args, inputs), predictions=2)
-        family = self.gate.family
+        family = self.terms.family
         half = slice(self.images) if family.conditional_first else slice(self.images, None)
         conditional = {
             # Lists have an element a row (Z-Image's); inside dicts, one an IP-Adapter.
@@ -172,18 +203,18 @@ class GuidedCall:
 
     def _first(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
         """Return the conditional prediction; that of step 0 from memory, if it is known."""
-        first = self.gate.first
+        first = self.terms.first
         if first is None or self.step > 0:
             return self._computed(args, inputs)
         if first.value is None:
             first.value = self._computed(args, inputs)
         else:
-            self.gate.recalled += 1
+            self.terms.recalled += 1
         return first.value
 
     def _computed(self, args: tuple[Any, ...], inputs: dict[str, Any], predictions: int = 1) -> Any:
-        output = self.compute(*args, **inputs)
-        self.gate.forwards += predictions
+        output = self.stand_in.compute(*args, **inputs)
+        self.terms.forwards += predictions
         return output
 
     def _with_null(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -204,10 +235,11 @@ class GuidedCall:
 
 
 def _another_pipeline() -> ConfigError:
-    """Return the refusal of a call inside the call, by a pipeline that no gate stands before."""
+    """Return the refusal of a step that does not end, or of a call inside the call."""
     return ConfigError(
         "the denoiser was asked for more predictions than one step has: a pipeline that shares it "
-        "was called from inside this call; let this one end first"
+        "was called from inside this call, or its scheduler was replaced meanwhile; let this call "
+        "end first"
     )
 
 
@@ -223,9 +255,16 @@ def remedy(family: Family) -> str:
 
 
 def input_names(denoiser: Any) -> list[str]:
-    """Return the names of a denoiser's inputs, in the order of its forward."""
-    model = getattr(denoiser, "_orig_mod", denoiser)  # torch.compile wraps
-    return list(inspect.signature(type(model).forward).parameters)[1:]
+    """Return the names of a denoiser's inputs, in the order of its forward.
+
+    A wrapper (torch.compile's, PEFT's, a user's) may name none: then those of what it wraps.
+    """
+    model = getattr(denoiser, "_orig_mod", denoiser)
+    for part in model.modules():
+        inputs = list(inspect.signature(type(part).forward).parameters.values())[1:]
+        if not any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in inputs):
+            return [each.name for each in inputs]
+    raise ConfigError(f"{type(denoiser).__name__} does not say what its inputs are called")
 
 
 def _forget_momentum(pipe: Pipeline) -> None:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from npc_local.generator.early_negative.patching import forward_slot, standing_in
+from npc_local.generator.early_negative.patching import standing_before
 from npc_local.generator.family import Pipeline
 
 if TYPE_CHECKING:
@@ -47,15 +47,15 @@ class TextMemo:
 
     @contextmanager
     def _remembering(self, encoder: Module) -> Iterator[None]:
-        """Stand in for one encoder's forward."""
+        """Stand before one encoder."""
 
-        def forward(*args: Any, **inputs: Any) -> Any:
+        def answer(*args: Any, **inputs: Any) -> Any:
             key = _key(args, inputs)
             if key is None:
-                return compute(*args, **inputs)
-            return self._answer(encoder, key, lambda: compute(*args, **inputs))
+                return stand_in.compute(*args, **inputs)
+            return self._answer(encoder, key, lambda: stand_in.compute(*args, **inputs))
 
-        with standing_in(encoder, forward_slot(encoder), forward) as compute:
+        with standing_before(encoder, answer) as stand_in:
             yield
 
     def _answer(self, encoder: Module, inputs: Hashable, compute: Callable[[], Any]) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npc_local.core.config.settings import EncoderKind, EncoderSettings
 from npc_local.core.device import resolve_device
+from npc_local.core.device_errors import is_device_lost
 from npc_local.core.errors import ModelFilesError
 from npc_local.core.files.model_directory import (
     check_weights,
@@ -23,7 +24,6 @@ from npc_local.core.files.model_directory import (
 )
 from npc_local.core.hashing import digest
 from npc_local.core.offline.switches import go_offline
-from npc_local.generator.out_of_memory import is_device_lost
 
 if TYPE_CHECKING:
     from torch import Tensor
