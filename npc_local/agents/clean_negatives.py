@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from npc_local.agents.inflection import DIGITS, NUMBERS, bases, ends_in_s
+from npc_local.core.prompt_markup import words as words_of
 from npc_local.core.prompts import is_control
 from npc_local.core.records import Negative, Rejected
 
@@ -27,11 +29,6 @@ _NEGATIONS = frozenset(
 _PRIVATIVE = re.compile(r"\w[-\u2010]free\b|\bfree (?:of|from)\b|\w{3}[-\u2010]?less\b")
 _ONE = frozenset({"a", "an"})
 _ARTICLES = _ONE | {"any", "the"}
-_NUMBERS = (
-    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve"),
-)
-_DIGITS = {str(number): word for number, word in enumerate(_NUMBERS, start=1)}
 # Where one thing's words end and another's begin; numbers and negations do so as well.
 _BORDER_WORDS = """
     about above across against along among and are around as at atop before behind below beneath
@@ -41,44 +38,21 @@ _BORDER_WORDS = """
 """
 _BORDERS = frozenset(_BORDER_WORDS.split())
 _MAX_SKIPPED = 2
-_IRREGULAR = {
-    "people": "person",
-    "men": "man",
-    "women": "woman",
-    "children": "child",
-    "feet": "foot",
-    "teeth": "tooth",
-    "geese": "goose",
-    "mice": "mouse",
-    "leaves": "leaf",
-    "knives": "knife",
-    "shelves": "shelf",
-    "loaves": "loaf",
-    "wolves": "wolf",
-    "wives": "wife",
-    "lens": "lense",
-    "canvas": "canvase",
-    "atlas": "atlase",
-    "sat": "sit",
-    "ran": "run",
-    "stood": "stand",
-    "held": "hold",
-    "flew": "fly",
-    "flown": "fly",
-    "wore": "wear",
-    "worn": "wear",
-    "rode": "ride",
-    "ridden": "ride",
-    "ate": "eat",
-    "eaten": "eat",
-    "lying": "lie",
-    "lain": "lie",
-    "drew": "draw",
-    "drawn": "draw",
-    "broke": "break",
-    "broken": "break",
-}
-_VOWELS = frozenset("aeiouy")
+# Words of the proposer's instructions that small models echo, and what they say beside them.
+_INSTRUCTIONS_TEXT = """
+    negative negatives targeted untargeted prompt prompts proposal proposals kind kinds json
+    instruction instructions placeholder
+"""
+_INSTRUCTIONS = frozenset(_INSTRUCTIONS_TEXT.split())
+_BESIDE_INSTRUCTIONS_TEXT = """
+    text texts list lists item items error errors word words phrase phrases name names type
+    types other another more new first second next and or for of in with good likely image here
+    example examples
+"""
+_BESIDE_INSTRUCTIONS = frozenset(_BESIDE_INSTRUCTIONS_TEXT.split())
+_LABEL = re.compile(
+    r"^(?:(?:un)?targeted|negatives?)(?: (?:negatives?|prompts?))? ?[:=\u2013-] ?(?=\w)"
+)
 
 # A word can come from several: "planing" is of plan or plane. These are all that it may be.
 Lemmas = tuple[frozenset[str], ...]
@@ -95,31 +69,32 @@ def clean(
     circle" is not what "two circles" asks for. Up to two words of one thing may be left out: "three
     laptops" is asked for by "three open laptops", "red circle" not by "a red star and a circle".
     """
-    asked = _TOKEN.findall(_plain(prompt))
-    kept: list[Negative] = []
+    wanted = _TOKEN.findall(_plain(words_of(prompt)))
+    usable: list[Negative] = []
     rejected: list[Rejected] = []
     seen: list[Lemmas] = []
     for negative in negatives:
         text = _tidy(negative.text)
-        lemmas = tuple(map(_lemmas, _bare(_WORD.findall(text))))
+        lemmas = tuple(map(bases, _bare(_WORD.findall(text))))
         reason = _fault(text)
         if reason is None and any(_same(lemmas, other) for other in seen):
             reason = "duplicate"
-        if reason is None and _asks_for(asked, lemmas):
+        if reason is None and _asks_for(wanted, lemmas):
             reason = "the prompt asks for it"
         if reason is None:
             seen.append(lemmas)
-            kept.append(replace(negative, text=text))
+            usable.append(replace(negative, text=text))
         else:
             rejected.append(Rejected(negative.text, reason))
-    return tuple(kept), tuple(rejected)
+    return tuple(usable), tuple(rejected)
 
 
 def _tidy(text: str) -> str:
-    """Lower-case, and peel off numbering, quotes, trailing punctuation and spare whitespace."""
+    """Lower-case, and peel off numbering, labels, quotes, markup and what trails."""
     text = _plain(text)
     while True:
-        peeled = _NUMBERING.sub("", text.strip()).strip(_QUOTES).rstrip(_TRAILING).strip()
+        peeled = _NUMBERING.sub("", words_of(text).strip()).strip(_QUOTES).rstrip(_TRAILING)
+        peeled = _LABEL.sub("", peeled.strip())
         if peeled == text:
             return re.sub(" +", " ", text)
         text = peeled
@@ -127,7 +102,7 @@ def _tidy(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Lower-case, one form for what looks the same, and nothing that cannot be seen."""
-    visible = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    visible = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     lowered = unicodedata.normalize("NFKC", visible).lower().replace("\u2019", "'")
     return unicodedata.normalize("NFKC", lowered)
 
@@ -141,36 +116,46 @@ def _fault(text: str) -> str | None:
         return "no words"
     if len(text.split()) > MAX_WORDS:
         return f"{len(text.split())} words; at most {MAX_WORDS}"
+    if _echoes(words):
+        return "words of the instructions: a negative prompt names something that an image can show"
     if any(_negates(word) for word in words) or _PRIVATIVE.search(text):
         return "negation: a negative prompt names what should be absent"
     return None
+
+
+def _echoes(words: Sequence[str]) -> bool:
+    """Tell whether words are only those of the instructions, or have one that no image shows."""
+    telling = [word for word in words if word not in _BESIDE_INSTRUCTIONS | _ARTICLES]
+    telling = [word for word in telling if word not in NUMBERS and not word.isdecimal()]
+    echoed = [word for word in telling if word in _INSTRUCTIONS]
+    return "untargeted" in words or (bool(echoed) and len(echoed) == len(telling))
 
 
 def _negates(word: str) -> bool:
     return word in _NEGATIONS or word.endswith("n't")
 
 
-def _asks_for(asked: Sequence[str], wanted: Lemmas) -> bool:
-    """Tell whether the words `wanted` stand in `asked`, in order and about one thing, not negated.
+def _asks_for(prompt: Sequence[str], phrase: Lemmas) -> bool:
+    """Tell whether the words of `phrase` stand in `prompt`, in order, about one thing, not negated.
 
     What may stand between two of them is `_following`'s matter.
     """
-    lemmas = [_asked_lemmas(word) for word in asked]
-    for start in range(len(asked)):
-        if not lemmas[start] & wanted[0] or _negated(asked[:start]):
+    lemmas = [_asked_lemmas(word) for word in prompt]
+    for start in range(len(prompt)):
+        if not lemmas[start] & phrase[0] or _negated(prompt[:start]):
             continue
         ends = {start}
-        for one in wanted[1:]:
+        for word in phrase[1:]:
             ends = {
-                after for end in ends for after in _following(asked, end) if lemmas[after] & one
+                after for end in ends for after in _following(prompt, end) if lemmas[after] & word
             }
         if ends:
             return True
     return False
 
 
-def _following(asked: Sequence[str], at: int) -> Iterator[int]:
-    """Yield where the next word of a phrase may be after `asked[at]`.
+def _following(prompt: Sequence[str], at: int) -> Iterator[int]:
+    """Yield where the next word of a phrase may be after `prompt[at]`.
 
     Articles and commas may lie between, or else `_MAX_SKIPPED` words of the same thing; both only
     after a word such as "on", where that thing begins. There are no parts of speech here: a word in
@@ -178,17 +163,17 @@ def _following(asked: Sequence[str], at: int) -> Iterator[int]:
     cats" and "a red dog chasing a cat" ask for no red cat).
     """
     skipped, paused = 0, False
-    for index in range(at + 1, len(asked)):
+    for index in range(at + 1, len(prompt)):
         yield index
-        word = asked[index]
+        word = prompt[index]
         if word in _ARTICLES or not _WORD.match(word):
-            paused = paused or asked[at] not in _BORDERS
+            paused = paused or prompt[at] not in _BORDERS
         elif (
             word in _BORDERS
-            or word in _NUMBERS
-            or word in _DIGITS
+            or word in NUMBERS
+            or word in DIGITS
             or _negates(word)
-            or _in_s(word)
+            or ends_in_s(word)
             or (skipped and word.endswith("ing"))
         ):
             return
@@ -214,44 +199,11 @@ def _bare(words: Sequence[str]) -> Sequence[str]:
 
 def _asked_lemmas(word: str) -> frozenset[str]:
     """Return the lemmas of a word of the prompt: there, "a" and "one" are the same number."""
-    found = _lemmas(word)
-    return found | {"a", "one"} if word in _ARTICLES or "one" in found else found
+    lemmas = bases(word)
+    return lemmas | {"a", "one"} if word in _ARTICLES or "one" in lemmas else lemmas
 
 
 def _same(some: Lemmas, others: Lemmas) -> bool:
     """Tell whether two texts may be the same words, inflected."""
     pairs = zip(some, others, strict=False)
-    return len(some) == len(others) and all(one & other for one, other in pairs)
-
-
-def _lemmas(word: str) -> frozenset[str]:
-    """Return spellings of which a word's inflected forms share one; not always words themselves."""
-    word = word.removesuffix("'s")
-    word = _DIGITS.get(word, word).replace("gray", "grey").replace("colour", "color")
-    found = {_stem(word)}
-    if word.endswith("ves"):
-        found.add(f"{word[:-3]}f")  # scarves, elves; of waves, no word
-    for ending in ("ing", "ed"):
-        base = word.removesuffix(ending)
-        if base != word and len(base) > 2 and _VOWELS & set(base):
-            # "rid" and "ride" for "riding", "stop" for "stopped", "carry" for "carried".
-            found |= {_stem(base), _stem(f"{base}e")}
-            if base[-1] == base[-2]:
-                found.add(_stem(base[:-1]))
-    return frozenset(found)
-
-
-def _stem(word: str) -> str:
-    """Return a spelling that a word's singular and plural share; not always a word itself."""
-    word = _IRREGULAR.get(word, word)
-    if _in_s(word):
-        word = word[:-1]
-    # "boxes" has lost its s by now: box(e) and hous(e) end alike in both numbers.
-    if len(word) > 3 and word.endswith(("se", "xe", "ze", "che", "she", "oe")):
-        word = word[:-1]
-    return f"{word[:-1]}ie" if len(word) >= 3 and word.endswith("y") else word
-
-
-def _in_s(word: str) -> bool:
-    """Tell whether a word has the ending of plurals, and of verbs."""
-    return len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    return len(some) == len(others) and all(lemmas & other for lemmas, other in pairs)

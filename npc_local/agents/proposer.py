@@ -16,6 +16,7 @@ from npc_local.agents.structured_output import ask, request
 from npc_local.backends.base import Backend
 from npc_local.backends.schemas import ReplyData
 from npc_local.core.errors import BackendError, PromptError
+from npc_local.core.prompt_markup import words
 from npc_local.core.records import Caption, Kind, Negative, Proposal, Rejected
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ async def propose(
         ValueError: there is no caption, and the mode needs one.
     """
     kinds = _KINDS[proposals]
-    fields: dict[str, Any] = {"prompt": prompt, "kinds": list(kinds)}
+    fields: dict[str, Any] = {"prompt": words(prompt), "kinds": list(kinds)}
     template = "propose_blind" if proposals == "prompt-only" else "propose"
     if proposals != "prompt-only":
         if caption is None:

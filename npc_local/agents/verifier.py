@@ -2,6 +2,7 @@
 
 The verdict is computed here, from the answers. The model's own score is kept beside it, and what
 an image says in painted letters can at most change an answer, never stand in for the verdict.
+Markup of other tools in a prompt is nothing that an image is checked for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from npc_local.agents.rules import Rules
 from npc_local.agents.structured_output import ask, request
 from npc_local.backends.base import Backend, Request
 from npc_local.backends.schemas import NonEmpty, ReplyData, Text
+from npc_local.core.prompt_markup import words
 from npc_local.core.records import Checklist, Claim, ClaimKind, Demand, Verdict
 
 MAX_CLAIMS = 32  # the template asks for at most 20; far more is a model that ran away
@@ -58,7 +60,7 @@ async def checklist(backend: Backend, prompt: str) -> Checklist:
             not valid.
         PromptError: the backend cannot judge such a prompt.
     """
-    question = request("checklist", {"prompt": prompt}, _ChecklistData, max_tokens=1024)
+    question = request("checklist", {"prompt": words(prompt)}, _ChecklistData, max_tokens=1024)
     data = await ask(backend, question)
     return Checklist(tuple(Demand(claim.text, claim.kind) for claim in data.claims))
 
@@ -81,7 +83,7 @@ async def verify(
     rules = rules or Rules()
     count = len(claims.demands)
     texts = [demand.text for demand in claims.demands]
-    fields = {"prompt": prompt, "claims": dict(zip(_keys(count), texts, strict=True))}
+    fields = {"prompt": words(prompt), "claims": dict(zip(_keys(count), texts, strict=True))}
     shape = _verdict_shape(count)
     questions = [
         request("verify", fields, shape, (image,), seed=seed, max_tokens=1024)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import click
 
 from npc_local.cli import options
+from npc_local.cli.notes import tell_markup
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,6 +60,7 @@ def verify(
     from npc_local.core.threads import run_interruptibly
 
     chosen, checked = _profile(profile, config, overrides), check_prompt(prompt)
+    tell_markup([checked])
     picture = _open_image(image)
     with libraries_quiet() as stdout:
         verdict = run_interruptibly(_verify(chosen, checked, picture))
@@ -150,6 +152,7 @@ def propose(
     from npc_local.core.threads import run_interruptibly
 
     chosen, checked = _profile(profile, config, overrides), check_prompt(prompt)
+    tell_markup([checked])
     given = [
         name
         for name, value in (("--caption", words), ("--image", image), ("--reason", reason))

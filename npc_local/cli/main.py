@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npc_local.cli import options
+from npc_local.cli.notes import tell_markup
 from npc_local.cli.process import INTERRUPTED, run_as_process
 from npc_local.core.errors import ConfigError, NpcError
 from npc_local.core.versions import __version__
@@ -204,6 +205,7 @@ def run(
         raise click.UsageError("--fresh, --agents and --in-flight go with --prompts FILE.")
     go_offline()
     checked = [check_prompt(prompt) for prompt in prompts]
+    tell_markup(checked)
     chosen = _adjust(load_config(config, overrides).profile(profile), candidates, negative_steps)
     if file is not None:
         ctx.exit(_run_file(ctx, file, chosen, seed, out, fresh, agents, in_flight, as_json))
@@ -236,6 +238,8 @@ def _run_file(
 
     orders = read_prompts(file, seed)
     link = Link()
+    if link.directory is None:  # not in a child, whose parent has said it
+        tell_markup(order.prompt for order in orders)
     directory = link.directory or choose_directory(out, fresh=fresh)
     if link.directory is None and can_supervise(ctx.meta[options.ARGUMENTS]):
         return supervise(directory, lambda what: click.echo(plain(what), err=True))

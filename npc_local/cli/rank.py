@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npc_local.cli import options
+from npc_local.cli.notes import tell_markup
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -68,26 +69,28 @@ def rank(
     go_offline()
     checked = check_prompt(prompt)
     texts = [check_prompt(text, "a negative prompt") for text in negatives]
+    tell_markup([checked])
     settings = chosen_encoder(encoder, formula, tokens, profile, config, overrides)
     with libraries_quiet() as stdout:
         with error_console().status("reading the prompt and the negatives"):
-            [found] = SalienceScorer.open(settings).rank([(checked, texts)])
-        order = sorted(range(len(texts)), key=lambda index: -found.scores[index].score)
-        if found.unread:
+            [ranking] = SalienceScorer.open(settings).rank([(checked, texts)])
+        order = sorted(range(len(texts)), key=lambda index: -ranking.scores[index].score)
+        if ranking.unread:
             click.echo(
-                f"note: the encoder does not read the prompt's last {found.unread} tokens", err=True
+                f"note: the encoder does not read the prompt's last {ranking.unread} tokens",
+                err=True,
             )
-        if not found.tokens:
+        if not ranking.tokens:
             click.echo("note: the prompt has no salient word, so nothing can be ranked", err=True)
         if as_json:
-            print(json.dumps(_data(checked, texts, order, found, settings)), file=stdout)
+            print(json.dumps(_data(checked, texts, order, ranking, settings)), file=stdout)
         else:
             from rich.console import Console
 
             console = Console(file=stdout, highlight=False, soft_wrap=True)
-            console.print(_highlighted(checked, found.tokens))
+            console.print(_highlighted(checked, ranking.tokens))
             console.print()
-            for line in _lines(texts, order, found):
+            for line in _lines(texts, order, ranking):
                 console.print(line, markup=False)
 
 
@@ -95,7 +98,7 @@ def _data(
     prompt: str,
     texts: Sequence[str],
     order: Sequence[int],
-    found: Ranking,
+    ranking: Ranking,
     settings: EncoderSettings,
 ) -> dict[str, Any]:
     return {
@@ -103,17 +106,17 @@ def _data(
         "formula": settings.formula,
         "tokens": [
             {"text": token.text, "kind": token.kind, "span": token.span, "noun": token.noun}
-            for token in found.tokens
+            for token in ranking.tokens
         ],
         "ranked": [
             {
                 "negative": texts[index],
-                "score": found.scores[index].score,
-                "terms": dict(found.scores[index].terms),
+                "score": ranking.scores[index].score,
+                "terms": dict(ranking.scores[index].terms),
             }
             for index in order
         ],
-        "unread": found.unread,
+        "unread": ranking.unread,
     }
 
 
@@ -135,14 +138,14 @@ def _highlighted(prompt: str, tokens: Sequence[SalientToken]) -> Text:
     return text
 
 
-def _lines(texts: Sequence[str], order: Sequence[int], found: Ranking) -> list[str]:
+def _lines(texts: Sequence[str], order: Sequence[int], ranking: Ranking) -> list[str]:
     """Return a line a negative, best first, its largest terms behind the score."""
     from npc_local.core.terminal import plain
 
     width = max(len(plain(text)) for text in texts)
     lines = []
     for number, index in enumerate(order, start=1):
-        score = found.scores[index]
+        score = ranking.scores[index]
         terms = sorted(score.terms.items(), key=lambda term: -abs(term[1]))
         shown = "  ".join(f"{plain(name)} {value:+.2f}" for name, value in terms[:6])
         more = f"  and {len(terms) - 6} more" if len(terms) > 6 else ""

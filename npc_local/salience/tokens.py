@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from npc_local.core.prompt_markup import read
 from npc_local.core.records import SalientToken
 from npc_local.salience.rules.quantity import counted, covers
 from npc_local.salience.rules.released import released
@@ -16,8 +17,9 @@ def salient_tokens(
 ) -> tuple[SalientToken, ...]:
     """Return T(p) in the prompt's order, each place once: "cat cat" has two tokens.
 
-    `released` has an order of its own, and is the only rule with tokens that the prompt does not
-    say. Apart from it, the result is empty only if the prompt has no word.
+    `released` has an order of its own, is the only rule with tokens that the prompt does not say,
+    and reads markup of other tools as words. Apart from it, the result is empty only if the prompt
+    has no word outside such markup.
 
     Args:
         prompt: any text.
@@ -32,12 +34,13 @@ def salient_tokens(
     """
     if rule == "released":
         return released(prompt)
-    if rule == "quantity" or (rule == "auto" and covers(prompt)):
-        return counted(prompt)
-    if not any(character.isalnum() for character in prompt):
+    said = read(prompt).blanked
+    if rule == "quantity" or (rule == "auto" and covers(said)):
+        return counted(said)
+    if not any(character.isalnum() for character in said):
         return ()
 
     from npc_local.salience.rules.parser import parsed
     from npc_local.salience.rules.spacy_model import load
 
-    return parsed(prompt, load(spacy_model))
+    return parsed(said, load(spacy_model))

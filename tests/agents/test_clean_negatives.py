@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -282,6 +285,106 @@ def test_every_form_of_a_verb_is_the_same_word(base, data):
 def test_forms_of_different_verbs_are_different_words(bases, data):
     first, second = (data.draw(st.sampled_from(forms(base))) for base in bases)
     assert kept(first, second) == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("tv", "A photo of four tvs"),
+        ("purple tv", "A photo of one purple tvs and two pink cups"),
+        ("TVs", "a TV on a wall"),
+        ("green scissors", "three purple donuts and one green scissorses"),
+        ("yellow ski", "one yellow skises"),
+        ("broccoli", "two broccolis on the above and two cups on the below"),
+        ("broccolis", "a broccoli"),
+        ("sheeps", "a sheep"),
+        ("bench", "three benchs"),
+        ("knives", "one green knifes"),
+        ("mouse", "five mice"),
+    ],
+)
+def test_what_the_prompt_asks_for_in_an_odd_plural(text, prompt):
+    assert reason(text, prompt) == "the prompt asks for it"
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("one deer", "three deer in snow"),
+        ("three fish", "two sheep and four fish"),
+        ("three tvs", "four tvs"),
+        ("one tv", "four tvs"),
+        ("purple cup", "one purple tvs pink cups"),
+    ],
+)
+def test_another_number_stays_where_the_noun_is_the_same_in_both(text, prompt):
+    assert kept(text, prompt=prompt) == [text]
+
+
+GENEVAL_PP = Path(__file__).parents[3] / "shared" / "data" / "geneval_pp.jsonl"
+
+
+@pytest.mark.skipif(not GENEVAL_PP.is_file(), reason="the benchmark's prompts are not beside us")
+def test_nothing_that_a_benchmarks_prompt_asks_for_is_kept():
+    for line in GENEVAL_PP.read_text("utf-8").splitlines():
+        record = json.loads(line)
+        for thing in record["include"]:
+            texts = [thing["class"]]
+            if thing.get("color"):
+                texts.append(f"{thing['color']} {thing['class']}")
+            assert kept(*texts, prompt=record["prompt"]) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("negatives", "Untargeted", "targeted", "prompt", "negative prompt", "targeted negatives"),
+        *(
+            "untargeted negatives",
+            "two negative prompts",
+            "other kinds",
+            "the negative prompt text",
+        ),
+        *("untargeted wooden table", "negative prompt 1"),
+    ],
+)
+def test_words_of_the_instructions_are_no_negatives(text):
+    assert reason(text).startswith("words of the instructions")
+
+
+@pytest.mark.parametrize("text", ["negative space", "random text", "film negatives", "kind face"])
+def test_words_of_the_instructions_beside_others_are_words(text):
+    assert kept(text) == [text]
+
+
+@pytest.mark.parametrize(
+    ("written", "tidy"),
+    [
+        ("targeted: one laptop", "one laptop"),
+        ("Untargeted - wooden chair", "wooden chair"),
+        ("negative prompt: a lamp", "a lamp"),
+        ("(green lamp:1.3)", "green lamp"),
+        ("green lamp, <lora:x:1>", "green lamp"),
+    ],
+)
+def test_labels_and_markup_are_peeled_off(written, tidy):
+    assert kept(written) == [tidy]
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "usable"),
+    [
+        ("text", "three clocks on a wall --ar 16:9 --no text, people", True),
+        ("detail", "a fox <lora:add detail:0.8>", True),
+        ("fog", "a house (fog:-1)", True),
+        ("red apple", "(three red apples:1.3) on a table", False),
+        ("sofa", "a cat on a sofa BREAK two lamps", False),
+        ("cat lamp", "a cat BREAK two lamps", True),
+        ("dog", "a {cat|dog} on a mat", False),  # it may be what is drawn
+    ],
+)
+def test_markup_of_other_tools_asks_for_nothing(text, prompt, usable):
+    assert bool(kept(text, prompt=prompt)) is usable
 
 
 def test_a_fallback_stays_marked():

@@ -238,6 +238,15 @@ def test_people_get_everything_on_standard_error(staged, home):
     assert "Corrected: attempt 1 is right" in result.stderr
 
 
+def test_markup_of_other_tools_is_told_once_and_reaches_the_generator(staged, home):
+    stage = staged(RIGHT, RIGHT)
+    prompts = ["a red circle <lora:x:1>", "a blue circle <lora:x:1>"]
+    result = run(*prompts)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("note: markup of other tools") == 1
+    assert [shot.prompt for shot in stage.generator.shots] == prompts
+
+
 def test_best_effort_is_no_error(staged, home):
     staged(*[verdict()] * 4)
     result = run("a red circle", "--json")

@@ -84,6 +84,16 @@ def test_a_prompt_without_a_word_is_told() -> None:
     assert "no salient word" in result.stderr
 
 
+def test_markup_of_other_tools_is_told_once_and_is_not_salient() -> None:
+    result = run("--json", "two red circles, <lora:x:1> --no text <lora:x:1>", *NEGATIVES)
+    assert result.stderr.count("note: markup of other tools") == 1
+    assert result.stderr.count("<lora:x:1>") == 2  # once alone, once among what is ruled out
+    found = json.loads(result.stdout)
+    assert [token["text"] for token in found["tokens"]] == ["two", "red", "circles"]
+    assert found["prompt"] == "two red circles, <lora:x:1> --no text <lora:x:1>"
+    assert "note" not in run(PROMPT, *NEGATIVES).stderr
+
+
 def test_a_directory_serves_as_encoder(encoder_settings: EncoderSettings) -> None:
     found = data(
         "--encoder", str(encoder_settings.path), "--tokens", "quantity", PROMPT, *NEGATIVES

@@ -47,12 +47,13 @@ def is_function_word(text: str) -> bool:
 def token(
     prompt: str, start: int, end: int, kind: TokenKind, noun: Span | None = None
 ) -> SalientToken:
-    """Return a token of the characters [start, end), without marks at its ends.
+    """Return a token of the characters [start, end), without marks at its ends and gaps inside.
 
     The range must hold a letter or a digit.
     """
     start, end = _inner(prompt, start, end)
-    return SalientToken(prompt[start:end].lower(), kind, (start, end), noun)
+    text = " ".join(prompt[start:end].lower().split())
+    return SalientToken(text, kind, (start, end), noun)
 
 
 def _inner(text: str, start: int, end: int) -> Span:

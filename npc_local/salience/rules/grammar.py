@@ -14,7 +14,6 @@ from npc_local.salience.rules.content import spaced
 
 # The parser's memory grows with the text; sentences of prompts are far shorter than this.
 _PIECE = 20_000  # characters
-_WEIGHT = re.compile(r":[0-9]+(?:\.[0-9]+)?(?=\))")
 _HYPHENS = "-\u2010\u2011\u2013"
 
 
@@ -63,13 +62,11 @@ def _calm(prompt: str) -> str:
     """Return a text of the same length that the model understands better.
 
     Capitals throughout are lowered, since the model takes them for names; typographic quotes, line
-    breaks, weights, as in "(masterpiece:1.2)", and what has no width would be taken for parts of
-    words.
+    breaks and what has no width would be taken for parts of words.
     """
     text = spaced(prompt).translate(
         {0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 10: " ", 13: " "}
     )
-    text = _WEIGHT.sub(lambda found: " " * len(found.group()), text)
     letters = [one for one in text if one.isalpha()]
     if len(letters) > 3 and sum(map(str.isupper, letters)) > 0.7 * len(letters):
         text = "".join(one.lower() if len(one.lower()) == 1 else one for one in text)

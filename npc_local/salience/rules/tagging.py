@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from npc_local.salience.rules.grammar import Word
-from npc_local.salience.rules.words import DEMONYMS, NOUN_ENDINGS, SIZES, is_adjective, is_colour
+from npc_local.salience.rules.words import (
+    DEMONYMS,
+    FUNCTION_WORDS,
+    NOUN_ENDINGS,
+    SIZES,
+    is_adjective,
+    is_colour,
+)
 
 _ADJECTIVES = frozenset({"JJ", "JJR", "JJS"})
 _AFTER_LEAVES = frozenset({"DT", "PRP", "PRP$", "IN", "TO"})
@@ -47,6 +54,9 @@ def _tag(words: Sequence[Word], at: int) -> str:
     # "autumn leaves", unless something is left
     if word.text == "leaves" and (after is None or after.tag not in _AFTER_LEAVES):
         return "NNS"
+    # "a wood elf": all pronouns are known words
+    if word.tag == "PRP" and word.text not in FUNCTION_WORDS:
+        return "NN"
     if word.tag in _ADJECTIVES and not is_adjective(word.text) and "-" not in word.text:
         if word.text.endswith(NOUN_ENDINGS):
             return "NN"

@@ -37,10 +37,10 @@ def check(prompt: str, tokens: Sequence[SalientToken]) -> None:
     spans = [token.span for token in tokens if token.span]
     assert len(spans) == len(tokens)
     assert spans == sorted(spans)
-    assert all(one[1] <= other[0] for one, other in pairwise(spans))
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
     for token, (start, end) in zip(tokens, spans, strict=True):
         assert 0 <= start < end <= len(prompt)
-        assert token.text == prompt[start:end].lower()
+        assert token.text == " ".join(prompt[start:end].lower().split())
         assert token.text[0].isalnum() or not prompt[start].isalnum()
         assert token.noun is None or 0 <= token.noun[0] < token.noun[1] <= len(prompt)
-    assert bool(tokens) == any(one.isalnum() for one in prompt)
+    assert bool(tokens) == any(map(str.isalnum, prompt))
