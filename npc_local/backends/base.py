@@ -1,6 +1,6 @@
 """The one door through which agent roles are served: request in, validated JSON out.
 
-A backend knows nothing of the loop; `roles` builds the requests and turns replies into records.
+A backend knows nothing of the loop; `agents` builds the requests and turns replies into records.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class Exchange:
     """One question to a server and what came of it, for the record of a reply.
 
     `outcome` is "ok" or what was wrong, `body` the whole answer as it came, `seconds` how long it
-    took, backoff not included.
+    took, backoff not included; no
+    `temperature` where the model is sent none.
     """
 
     outcome: str
     seed: int
-    temperature: float
+    temperature: float | None
     seconds: float
     body: str = ""
 

@@ -12,6 +12,7 @@ import ipaddress
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -162,8 +163,8 @@ def check_address(address: str, *, allow_network: bool) -> str:
     """Return a base URL without its last slash, if it may be called.
 
     Raises:
-        ConfigError: no http address, one that carries a password or a query, or one beyond this
-            machine that is not allowed.
+        ConfigError: no http address, one that carries a password or a query, one to listen at, or
+            one beyond this machine that is not allowed.
     """
     try:
         url = httpx2.URL(address)
@@ -173,6 +174,12 @@ def check_address(address: str, *, allow_network: bool) -> str:
         raise ConfigError("base_url: holds a password; keys come from api_key_env only")
     if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
         raise ConfigError(f"base_url: {address!r} is not like http://127.0.0.1:8000/v1")
+    if _is_any(url.host):
+        port = "" if url.port is None else f":{url.port}"
+        raise ConfigError(
+            f"base_url: {url.host} is where a server listens, not an address to call; write "
+            f"{url.scheme}://127.0.0.1{port}{url.path}"
+        )
     if not (allow_network or _is_loopback(url.host)):
         raise ConfigError(
             f'base_url: {url.host} is beyond this machine; reaching it needs kind = "openai" and '
@@ -192,6 +199,20 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_any(host: str) -> bool:
+    """Tell whether a host stands for every address of this machine, however it is spelt."""
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host)).is_unspecified
+    except OSError:
+        pass
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_unspecified
 
 
 def retry_after(value: str | None) -> float | None:

@@ -1,11 +1,10 @@
 """A backend that replays replies from a file: for tests, demos and failures on demand.
 
-It judges nothing: replies go out as they were written, and `roles` validates them like any other.
+It judges nothing: replies go out as they were written, and `agents` validates them like any other.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, get_args
 
 from npc_local.backends.base import Reply, Request, Role
 from npc_local.core.errors import BackendError, ConfigError
+from npc_local.core.hashing import digest
 
 
 class ScriptedBackend:
@@ -39,8 +39,8 @@ class ScriptedBackend:
         self.name = name
         self.requests: list[Request[Any]] = []
         self._queues = {role: deque(queue) for role, queue in replies.items()}
-        script = json.dumps(replies, sort_keys=True)
-        self._fingerprint = f"scripted:{hashlib.sha256(script.encode()).hexdigest()}"
+        # Of the text, since a script may hold NaN.
+        self._fingerprint = f"scripted:{digest(json.dumps(replies, sort_keys=True))}"
 
     @classmethod
     def from_file(cls, name: str, path: Path) -> ScriptedBackend:

@@ -1,7 +1,7 @@
-"""What a step costs: denoiser forwards, tokens, seconds, memory.
+"""What a stage costs: denoiser forwards, tokens, seconds, memory.
 
-`roles` counts each reply here; `steps` reads the meter around the work of one step. Without a meter
-running, counting does nothing.
+`agents` counts each reply here; `run.stages` reads the meter around the work of one stage. Without
+a meter running, counting does nothing.
 """
 
 from __future__ import annotations

@@ -29,6 +29,12 @@ class BackendError(NpcError):
     exit_code = 4
 
 
+class BackendLostError(BackendError):
+    """A server answers nothing any more, and nobody can start it again: no prompt can be served."""
+
+    ends_run = True
+
+
 class ModelFilesError(NpcError):
     """A model directory is missing, incomplete or damaged."""
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,7 @@ def open_backend(
         return ChatBackend(name, settings, sees=sees, on_status=on_status)
     from npc_local.backends.vllm.server import VllmServer
 
-    server = VllmServer(name, settings, log, on_status)
+    server = partial(VllmServer, name, settings, log=log, on_status=on_status)
     return ChatBackend(name, settings, server=server, sees=sees, on_status=on_status)
 
 

@@ -37,6 +37,7 @@ class FakeServer:
     def __init__(self, model: str = "qwen") -> None:
         self.models: list[dict[str, Any]] = [{"id": model, "root": "/m", "max_model_len": 8192}]
         self.requests: list[Received] = []
+        self.hang_at_models = False
         self.disconnected = threading.Event()
         self.stopping = threading.Event()
         self._queue: deque[Behaviour] = deque()
@@ -77,12 +78,15 @@ class FakeServer:
     def serve(self, handler: _Handler, request: Received) -> None:
         """Answer one request."""
         self.requests.append(request)
-        if request.method == "GET":
+        if request.method == "GET" and self.hang_at_models:
+            hang(handler)
+        elif request.method == "GET":
             handler.respond(200, json.dumps({"object": "list", "data": self.models}))
         elif self._queue:
             self._queue.popleft()(handler)
         else:
-            schema = request.body["response_format"]["json_schema"]["schema"]
+            form = request.body["response_format"]
+            schema = form.get("json_schema", form)["schema"]
             complete(json.dumps(smallest(schema)))(handler)
 
 
@@ -184,12 +188,12 @@ def cut(handler: _Handler) -> None:
 
 
 def smallest(schema: Mapping[str, Any]) -> Any:
-    """Return the smallest value that a schema allows."""
+    """Return the smallest value that a schema allows, but for lists: a model fills them."""
     if "enum" in schema:
         return schema["enum"][0]
     kind = schema["type"]
     if kind == "object":
         return {name: smallest(inner) for name, inner in schema["properties"].items()}
     if kind == "array":
-        return [smallest(schema["items"])] * schema.get("minItems", 0)
+        return [smallest(schema["items"])]
     return {"string": "x", "number": 0.5, "integer": 0, "boolean": True}[kind]

@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import socket
-import time
 import traceback
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -17,13 +16,16 @@ import pytest
 from PIL import Image
 from pydantic import Field
 
+from npc_local.agents.captioner import _CaptionData
+from npc_local.agents.proposer import _SHAPES
+from npc_local.agents.verifier import _ChecklistData, _verdict_shape
 from npc_local.backends.base import Request
 from npc_local.backends.chat import ChatBackend
 from npc_local.backends.dialects import DIALECTS
 from npc_local.backends.http import check_address, retry_after
-from npc_local.backends.schemas import ReplyData
+from npc_local.backends.schemas import ReplyData, json_schema, without
 from npc_local.core.config.settings import ChatBackendSettings
-from npc_local.core.errors import BackendError, ConfigError
+from npc_local.core.errors import BackendError, BackendLostError, ConfigError
 from npc_local.run.factory import open_backend
 from tests.backends import fake_server as fake
 from tests.backends.fake_server import FakeServer, complete, status
@@ -129,10 +131,23 @@ def test_a_request_in_vllm_words(server):
     }
 
 
-@pytest.mark.parametrize(("model", "heated"), [("gpt-4.1", True), ("gpt-5-mini", False)])
-def test_openai_words(server, monkeypatch, model, heated):
+@pytest.mark.parametrize(
+    ("model", "changes", "heat"),
+    [
+        ("gpt-4.1", {}, 0.0),
+        ("chatgpt-4o-latest", {}, 0.0),
+        ("gpt-5-mini", {}, None),
+        ("o3", {}, None),
+        ("gpt-7-of-next-year", {}, None),
+        ("gpt-6-luna", {"extra_body": {"reasoning_effort": "none"}}, 0.0),
+        ("gpt-6-luna", {"extra_body": {"reasoning_effort": "low"}}, None),
+        ("gpt-4.1", {"temperature": "omit"}, None),
+        ("qwen/of-another-provider", {"temperature": 0.4}, 0.4),
+    ],
+)
+def test_openai_words(server, monkeypatch, model, changes, heat):
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    chat = backend(server, kind="openai", model=model, api_key_env="JUDGE_KEY")
+    chat = backend(server, kind="openai", model=model, api_key_env="JUDGE_KEY", **changes)
     ask(chat, question(images=(Image.new("RGB", (56, 56)),)))
     (received,) = server.requests
     assert received.headers["Authorization"] == f"Bearer {KEY}"
@@ -140,8 +155,45 @@ def test_openai_words(server, monkeypatch, model, heated):
     sent = received.body["response_format"]["json_schema"]["schema"]["properties"]
     assert sent["score"] == {"type": "number"}  # bounds are checked here only
     assert "max_tokens" not in received.body
-    assert ("temperature" in received.body) == heated
+    assert received.body.get("temperature") == heat
     assert received.body["messages"][1]["content"][0]["image_url"]["detail"] == "high"
+
+
+def test_a_model_that_takes_no_temperature_is_sent_none_however_often_it_is_asked(server):
+    server.do(*[complete("no JSON")] * 2, complete(json.dumps(GOOD)))
+    reply = ask(backend(server, temperature="omit"), question(sampling={"temperature": 0.7}))
+    assert len({chat.body["seed"] for chat in server.chats}) == 3
+    assert not any("temperature" in chat.body for chat in server.chats)
+    assert [attempt.temperature for attempt in reply.attempts] == [None] * 3
+
+
+def test_a_server_without_json_schema_gets_the_schema_beside_json_object(server):
+    server.say(GOOD)
+    assert ask(backend(server, response_format="json_object")).data == GOOD
+    assert server.chats[0].body["response_format"] == {"type": "json_object", "schema": SCHEMA}
+
+
+def test_a_question_without_an_image_is_one_string(server):
+    """Servers of text models answer 400 to a list of parts."""
+    ask(backend(server))
+    system, user = server.chats[0].body["messages"]
+    assert (system["content"], user["content"]) == ("Judge.", "Is it?")
+
+
+def test_how_long_a_list_may_be_is_checked_and_not_sent(server):
+    """A grammar that ends a list at its bound makes a model that ran away look like an answer."""
+
+    class Listed(ReplyData):
+        words: list[str] = Field(min_length=1, max_length=2)
+
+    server.do(complete('{"words": ["a", "a", "a"]}'), complete('{"words": ["a"]}'))
+    assert ask(backend(server), question(shape=Listed)).data == {"words": ["a"]}
+    sent = server.chats[0].body["response_format"]["json_schema"]["schema"]
+    assert sent["properties"]["words"] == {
+        "type": "array",
+        "items": {"type": "string"},
+        "minItems": 1,
+    }
 
 
 def test_both_roles_send_the_same_bytes(server):
@@ -171,7 +223,7 @@ def test_the_hotter_temperature_counts(server):
 def test_f29_the_text_arrives_as_it_was(server, prompt):
     ask(backend(server), question(user=prompt, system=prompt))
     system, user = server.chats[0].body["messages"]
-    assert (system["content"], user["content"][0]["text"]) == (prompt, prompt)
+    assert (system["content"], user["content"]) == (prompt, prompt)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +270,8 @@ def test_what_the_egress_guard_refuses_is_not_tried_again(server):
 @pytest.mark.parametrize("behaviour", [fake.hang, fake.trickle])
 def test_f11_the_deadline_is_of_the_whole_answer(server, behaviour):
     server.do(behaviour)
-    started = time.monotonic()
-    fails(backend(server, timeout=0.3), r"no answer within 0\.3 s \(timeout\)$")
-    assert time.monotonic() - started < 5
-    assert server.disconnected.wait(5), "the connection was left open"
-    assert len(server.requests) == 1
+    fails(backend(server, timeout=0.3), r"no answer within 0\.3 s \(timeout\)")
+    assert server.disconnected.wait(60), "the connection was left open"
 
 
 def test_f11_retries_share_the_deadline(server):
@@ -356,32 +405,71 @@ def test_an_endless_answer_is_cut(server):
 
 
 def test_f15_a_valid_prefix_is_no_verdict(server):
-    server.do(complete(json.dumps(GOOD), "length"))
+    server.do(*[complete(json.dumps(GOOD), "length")] * 3)
     fails(backend(server), r"cut off at 99 tokens \(finish_reason length\): .\"correct\": true")
-    assert len(server.requests) == 1
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("content", [" " * 4096, '{"correct": true,' + "\n" * 4096])
 def test_f16_a_runaway_names_the_flag(server, content):
-    server.do(complete(content, "length"))
-    message = fails(backend(server), "ran away into blanks until 99 tokens")
+    server.do(*[complete(content, "length")] * 3)
+    message = fails(backend(server), r"ran away into blanks until 99 tokens.* \(3 times\)")
     assert '--structured-outputs-config \'{"backend":"xgrammar","disable_any_whitesp' in message
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        complete('{"correct": tr', "length"),
+        complete(" " * 4096, "length"),
+        complete('{"correct": true, "correct": true', "repetition"),
+        complete(None),
+        complete(""),
+        complete(" \n"),
+        complete([]),
+        complete([{"type": "text", "text": "{}"}]),
+        complete(None, "length", reasoning="hm, hm"),
+    ],
+)
+def test_what_another_seed_may_better_is_asked_for_again(server, unfit):
+    """At temperature 0 a repetition repeats itself for ever, and passes at another seed."""
+    server.do(unfit, complete(json.dumps(GOOD)))
+    reply = ask(backend(server))
+    assert reply.data == GOOD
+    first, second = server.chats
+    assert first.body["seed"] != second.body["seed"]
+    assert first.body["temperature"] < second.body["temperature"]
+    assert reply.usage == {name: 2 * count for name, count in fake.USAGE.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "text", "text": json.dumps(GOOD)}],
+        [{"type": "text", "text": '{"correct": true, '}, {"type": "text", "text": '"score": 0.5}'}],
+        [{"type": "output_text", "text": json.dumps(GOOD)}],
+        [
+            {"type": "thinking", "thinking": [{"type": "text", "text": '{"correct": false'}]},
+            {"type": "text", "text": json.dumps(GOOD)},
+        ],
+    ],
+)
+def test_an_answer_in_parts_is_read(server, content):
+    server.do(complete(content))
+    assert ask(backend(server)).data == GOOD
 
 
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
-        (complete(None), "the answer is empty"),
-        (complete(""), "the answer is empty"),
-        (complete(" \n"), "the answer is empty"),
-        (complete([{"type": "text", "text": "{}"}]), "the answer is empty"),
         (complete(None, refusal="I cannot judge that"), "refused: I cannot judge that"),
         (complete(json.dumps(GOOD), refusal="no"), "refused: no"),
         (complete(json.dumps(GOOD), "abort"), "finish_reason 'abort'"),
         (complete(json.dumps(GOOD), "content_filter"), "finish_reason 'content_filter'"),
-        (complete(json.dumps(GOOD), "repetition"), "finish_reason 'repetition'"),
         (complete(json.dumps(GOOD), "tool_calls"), "finish_reason 'tool_calls'"),
         (complete(json.dumps(GOOD), None), "finish_reason None"),
+        (complete({"text": "{}"}), "not a chat completion"),
+        (complete(["{}"]), "not a chat completion"),
         (status(200, '{"choices": []}'), "not a chat completion"),
         (status(200, '{"choices": [{}, {}]}'), "not a chat completion"),
         (status(200, '{"choices": [{"message": null, "finish_reason": "stop"}]}'), "not a chat"),
@@ -418,8 +506,7 @@ WRONG = [
 @pytest.mark.parametrize("content", WRONG)
 def test_f18_wrong_json_is_asked_for_again_at_most_twice(server, content):
     server.do(*[complete(content)] * 5)
-    message = fails(backend(server), "no valid reply in 3 tries .before: invalid reply: ")
-    assert message.count("invalid reply") == 3
+    fails(backend(server), r"no valid reply in 3 tries .before: invalid reply: .* .3 times..$")
     assert len(server.requests) == 3
 
 
@@ -437,12 +524,12 @@ def test_f18_another_try_has_a_new_seed_and_a_higher_temperature(server):
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
-@pytest.mark.parametrize("finish", ["stop", "length"])
-def test_f19_reasoning_is_never_read(server, field, finish):
-    server.do(complete(None, finish, **{field: json.dumps(GOOD)}))
+@pytest.mark.parametrize(("finish", "tries"), [("stop", 1), ("length", 3)])
+def test_f19_reasoning_is_never_read(server, field, finish, tries):
+    server.do(*[complete(None, finish, **{field: json.dumps(GOOD)})] * tries)
     message = fails(backend(server), "--reasoning-parser of this model")
     assert "enable_thinking = false" in message
-    assert len(server.requests) == 1
+    assert len(server.requests) == tries
 
 
 def test_reasoning_beside_an_answer_is_ignored(server):
@@ -476,14 +563,41 @@ def test_check_matches_the_model_and_asks_about_an_image(server):
     image, text = canary.body["messages"][1]["content"]
     assert image["type"] == "image_url"
     assert text["type"] == "text"
-    assert canary.body["response_format"]["json_schema"]["schema"]["required"] == ["seen"]
+
+
+def test_the_test_question_asks_as_the_roles_ask(server):
+    """Every keyword of theirs, so that a server which refuses one is found out before any work."""
+    check(backend(server))
+    asked = server.chats[0].body
+    assert asked["max_tokens"] == 1024, "room for a model that thinks, as much as a verdict has"
+    sent = asked["response_format"]["json_schema"]["schema"]
+
+    def keywords(schema):
+        inner = [*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])]
+        return {(schema["type"], key) for key in schema} | set().union(*map(keywords, inner))
+
+    roles = {"checklist": _ChecklistData, "caption": _CaptionData, "propose": _SHAPES["caption"]}
+    for shape in (*roles.values(), _verdict_shape(2)):
+        wanted = keywords(without(json_schema(shape), {"maxItems"}))
+        assert wanted <= keywords(sent)
+
+
+def test_a_server_that_refuses_the_schema_is_found_out_with_what_to_do(server):
+    refusal = '{"error": {"message": "response_format.type: expected text or json_object"}}'
+    server.do(*[status(500, refusal)] * 4)
+    with pytest.raises(BackendError, match=re.escape("try backends.judge.response_format")):
+        check(backend(server))
+
+
+def test_a_model_that_refuses_a_temperature_is_told_of_omit(server):
+    server.do(status(400, '{"error": {"message": "Unsupported parameter: temperature"}}'))
+    fails(backend(server), 'HTTP 400: .*; set backends.judge.temperature = "omit"')
 
 
 def test_a_model_that_only_proposes_is_asked_without_an_image(server):
     settings = ChatBackendSettings(kind="vllm", model="qwen", base_url=server.base_url)
     check(open_backend("words", settings, sees=False))
-    (text,) = server.chats[0].body["messages"][1]["content"]
-    assert text["type"] == "text"
+    assert isinstance(server.chats[0].body["messages"][1]["content"], str)
 
 
 def test_f21_a_wrong_model_stops_the_start(server):
@@ -508,9 +622,86 @@ def test_f21_something_else_on_that_port(server):
     ],
 )
 def test_the_canary_finds_what_the_list_of_models_hides(server, behaviour, message):
-    server.do(behaviour)
+    server.do(*[behaviour] * 3)
     with pytest.raises(BackendError, match=message):
         check(backend(server))
+
+
+# ---- A server that loads, or hangs -------------------------------------------------------------
+
+
+LOADING = status(503, '{"error": {"message": "Loading model"}}')
+
+
+def test_a_server_that_loads_is_waited_for_within_the_timeout(server):
+    server.do(*[LOADING] * 9, complete(json.dumps(GOOD)))
+    waits = Waits()
+    assert ask(backend(server, waits=waits, timeout=120)).data == GOOD
+    assert waits == [0.5, 1, 2, 4, 8, 8, 8, 8, 8]
+
+
+def test_and_no_longer(server):
+    server.do(*[LOADING] * 9)
+
+    async def passing(seconds):
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        loop.time = lambda: now() + seconds
+
+    settings = ChatBackendSettings(kind="vllm", model="qwen", base_url=server.base_url, timeout=20)
+    message = fails(
+        ChatBackend("judge", settings, sleep=passing), "Loading.*next try in 8 s is beyond the time"
+    )
+    assert "(before: HTTP 503: " in message
+    assert "(5 times)" in message
+
+
+def test_waiting_for_a_server_that_loads_uses_up_no_retries(server):
+    server.do(*[LOADING] * 5, status(500), status(500), complete(json.dumps(GOOD)))
+    assert ask(backend(server, retries=2)).data == GOOD
+
+
+def test_a_server_that_asks_to_be_called_at_once_is_not_hammered(server):
+    server.do(*[status(503, Retry_After="0")] * 6, complete(json.dumps(GOOD)))
+    waits = Waits()
+    ask(backend(server, waits=waits, timeout=120))
+    assert waits == [0.0, 0.0, 0.0, 0.5, 0.5, 0.5]
+
+
+def together(chat, count):
+    async def all_of_them():
+        try:
+            questions = [chat.complete(question()) for _ in range(count)]
+            return await asyncio.gather(*questions, return_exceptions=True)
+        finally:
+            await chat.aclose()
+
+    return asyncio.run(all_of_them())
+
+
+def test_a_server_of_others_that_hangs_ends_the_run_after_one_look(server):
+    """Every prompt that is left would cost its whole timeout."""
+    server.do(*[fake.hang] * 4)
+    server.hang_at_models = True
+    errors = together(backend(server, timeout=0.3), 4)
+    assert all(isinstance(error, BackendLostError) for error in errors)
+    assert BackendLostError.ends_run
+    assert "no answer within 0.3 s (timeout), and none to a test question" in str(errors[0])
+    assert len(server.requests) - len(server.chats) == 1
+
+
+def test_a_question_that_takes_too_long_is_one_prompt_s_failure(server):
+    server.do(fake.hang)
+    chat, asked = backend(server, timeout=0.3), []
+
+    async def answers_well(base):
+        asked.append(base)
+
+    chat._ready = answers_well
+    [error] = together(chat, 1)
+    assert not isinstance(error, BackendLostError)
+    assert str(error) == "backend judge: verify: no answer within 0.3 s (timeout)"
+    assert asked == [server.base_url]
 
 
 # ---- Settings, keys, fingerprints --------------------------------------------------------------
@@ -522,7 +713,6 @@ def test_the_canary_finds_what_the_list_of_models_hides(server, behaviour, messa
         ("http://192.0.2.1:8000/v1", "192.0.2.1 is beyond this machine"),
         ("https://api.openai.com/v1", "api.openai.com is beyond this machine"),
         ("http://127.0.0.1.example.com/v1", "beyond this machine"),
-        ("http://0.0.0.0:8000/v1", "beyond this machine"),
         ("http://[2001:db8::1]/v1", "beyond this machine"),
         ("http://user:secret@127.0.0.1/v1", "holds a password"),
         ("http://127.0.0.1/v1?key=secret", "is not like"),
@@ -539,6 +729,25 @@ def test_addresses_that_are_not_called(address, message, kind):
     assert re.search(message, str(caught.value))
     if "beyond" in message:
         assert 'kind = "openai" and allow_network = true' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "instead"),
+    [
+        ("http://0.0.0.0:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("http://[::]:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("http://0:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("http://0.0:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("http://[::ffff:0.0.0.0]:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("http://0.0.0.0/v1", "http://127.0.0.1/v1"),
+    ],
+)
+@pytest.mark.parametrize("allowed", [False, True])
+def test_where_a_server_listens_is_no_address_to_call(address, instead, allowed):
+    with pytest.raises(ConfigError) as caught:
+        check_address(address, allow_network=allowed)
+    assert str(caught.value).endswith(f"write {instead}")
+    assert "allow_network" not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "[::1]"])
@@ -612,13 +821,14 @@ def test_fingerprints_follow_what_decides_answers(server):
     changed = [
         {"model": "other"},
         {"temperature": 0.1},
+        {"response_format": "json_object"},
         {"max_pixels": 401_408},
         {"extra_body": {"top_p": 0.9}},
         {"kind": "openai"},
         {"base_url": server.base_url.replace("127.0.0.1", "localhost")},
     ]
     different = {backend(server, **change).fingerprint() for change in changed}
-    assert len(different | {plain}) == 7
+    assert len(different | {plain}) == 8
 
 
 def test_the_fingerprint_knows_the_served_model(server):
@@ -644,6 +854,7 @@ class Nursed:
         self.fake = fake_server
         self.calls = []
         self.slow = 0.0
+        self.revived = []
 
     async def start(self):
         self.calls.append("start")
@@ -654,6 +865,10 @@ class Nursed:
         self.calls.append("ensure")
         return self.fake.base_url
 
+    async def revive(self):
+        self.calls.append("revive")
+        return self.revived.pop(0)
+
     async def stop(self):
         self.calls.append("stop")
 
@@ -662,7 +877,7 @@ def nursed(server, **changes):
     settings = {"kind": "vllm", "model": "qwen", "server": {"model": "/m"}} | changes
     checked = ChatBackendSettings.model_validate(settings, strict=False)
     nurse = Nursed(server)
-    return nurse, ChatBackend("judge", checked, server=nurse, sleep=Waits())
+    return nurse, ChatBackend("judge", checked, server=lambda ready: nurse, sleep=Waits())
 
 
 def test_a_server_is_started_once_watched_and_stopped(server):
@@ -675,7 +890,29 @@ def test_a_server_is_started_once_watched_and_stopped(server):
         await chat.aclose()
 
     asyncio.run(session())
-    assert nurse.calls == ["start", *["ensure"] * 4, "stop"]
+    assert nurse.calls == ["start", *["ensure"] * 3, "stop"]
+
+
+def test_a_server_of_ours_is_ready_before_it_is_asked_and_not_asked_twice(server):
+    nurse, chat = nursed(server)
+    check(chat)
+    assert (nurse.calls, server.requests) == (["start", "stop"], [])
+
+
+def test_a_question_is_asked_anew_of_a_server_that_hung_and_was_started_again(server):
+    nurse, chat = nursed(server, timeout=0.3)
+    nurse.revived = [True]
+    server.do(fake.hang)
+    assert ask(chat).data
+    assert nurse.calls == ["start", "revive", "ensure", "stop"]
+
+
+def test_and_not_of_one_that_was_only_slow(server):
+    nurse, chat = nursed(server, timeout=0.3)
+    nurse.revived = [False]
+    server.do(fake.hang)
+    fails(chat, r"no answer within 0\.3 s \(timeout\)$")
+    assert nurse.calls == ["start", "revive", "stop"]
 
 
 def test_starting_is_not_on_the_clock_of_the_answer(server):
@@ -683,6 +920,7 @@ def test_starting_is_not_on_the_clock_of_the_answer(server):
     nurse.slow = 0.35
     assert ask(chat).data
     nurse, chat = nursed(server, timeout=0.2)
+    nurse.revived = [False]
     server.do(fake.hang)
     fails(chat, r"no answer within 0\.2 s")
 
@@ -718,7 +956,7 @@ def test_a_server_that_cannot_start_speaks_for_itself(server):
 def test_either_an_address_or_a_server(server):
     settings = ChatBackendSettings(kind="vllm", model="m", base_url=server.base_url)
     with pytest.raises(ConfigError, match="needs a base_url or a server"):
-        ChatBackend("judge", settings, server=Nursed(server))
+        ChatBackend("judge", settings, server=lambda ready: Nursed(server))
 
 
 def test_every_kind_has_a_dialect():

@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -109,8 +110,9 @@ def real(
         temperature=1,
         extra_body={"logit_bias": _closing(tiny_qwen)},
     )
-    server = VllmServer("tiny", settings, folder / "vllm.log")
-    backend = ChatBackend("tiny", settings, server=server)
+    started = partial(VllmServer, "tiny", settings, log=folder / "vllm.log")
+    backend = ChatBackend("tiny", settings, server=started)
+    server = backend.server
     with asyncio.Runner() as runner, egress.guard():
         try:
             runner.run(server.start())

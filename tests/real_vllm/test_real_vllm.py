@@ -6,13 +6,16 @@ import asyncio
 import json
 import subprocess
 import time
+from typing import Annotated, Literal
 
 import httpx2
 import pytest
 from PIL import Image, ImageDraw
+from pydantic import Field
 
 from npc_local.agents import describe, propose, verify
 from npc_local.backends.base import Request
+from npc_local.backends.schemas import NonEmpty, ReplyData
 from npc_local.core.offline import egress
 from npc_local.core.records import Caption, Checklist, Demand
 from tests.air_gap import departures
@@ -46,21 +49,19 @@ def test_the_agents_answer(real, image):
     assert len(proposal.negatives) == 3
 
 
+class Answer(ReplyData):
+    """Every keyword that the roles' schemas have."""
+
+    claims: list[bool] = Field(min_length=3)
+    word: NonEmpty
+    kind: Literal["targeted", "untargeted"]
+    score: Annotated[float, Field(ge=0, le=1)]
+
+
 def test_every_answer_says_that_it_is_complete(real, image):
-    schema = {
-        "type": "object",
-        "properties": {
-            "claims": {"type": "array", "items": {"type": "boolean"}, "minItems": 3, "maxItems": 3},
-            "word": {"type": "string", "pattern": "^[a-z]{2,12}( [a-z]{2,12}){0,2}$"},
-            "kind": {"type": "string", "enum": ["targeted", "untargeted"]},
-            "score": {"type": "number", "minimum": 0, "maximum": 1},
-        },
-        "required": ["claims", "word", "kind", "score"],
-        "additionalProperties": False,
-    }
     for seed in range(3):
-        sampling = {"seed": seed, "temperature": 1.0, "max_tokens": 256}
-        question = Request("verify", {}, "Answer in JSON.", "Go.", schema, (image,), sampling)
+        sampling = {"seed": seed, "temperature": 1.0, "max_tokens": 512}
+        question = Request("verify", {}, "Answer in JSON.", "Go.", Answer, (image,), sampling)
         reply = real.runner.run(real.backend.complete(question))
         assert reply.finish_reason == "stop"
         assert json.loads(reply.raw) == reply.data

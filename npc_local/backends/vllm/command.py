@@ -7,6 +7,7 @@ the server cannot start without is the matter of `npc-local doctor`.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -114,8 +115,11 @@ def environment(name: str, server: ServerSettings) -> dict[str, str]:
     """Return the server's environment: an allowlist of ours, `server.environment`, all switches.
 
     Raises:
-        ConfigError: `server.environment` would undo a switch.
+        ConfigError: `server.environment` would undo a switch, or there is no interpreter.
     """
+    python = interpreter(name, server)
+    # Nobody activates its environment; programs that it calls (ninja) stand beside its Python.
+    path = os.pathsep.join(filter(None, (str(python.parent), os.environ.get("PATH"))))
     forced = _SWITCHES | {_SLEEP_ROUTES: str(int(server.sleep))}
     for variable, value in server.environment.items():
         if value != forced.get(variable, value):
@@ -124,13 +128,13 @@ def environment(name: str, server: ServerSettings) -> dict[str, str]:
                 "leave it out"
             )
     try:
-        return child_environment({**server.environment, **forced})
+        return child_environment({"PATH": path, **server.environment, **forced})
     except ConfigError as error:
         raise ConfigError(f"backends.{name}.server.{error}") from None
 
 
-def check_directory(server: ServerSettings) -> bool:
-    """Check that a model directory holds what vLLM needs; return whether the model takes images.
+def check_directory(server: ServerSettings) -> None:
+    """Check that a model directory holds what vLLM needs.
 
     Raises:
         ModelFilesError: something is missing or damaged.
@@ -141,9 +145,8 @@ def check_directory(server: ServerSettings) -> bool:
     check_weights(folder)
     if not any(folder.glob("*.safetensors")):
         raise ModelFilesError(f"{folder}: no *.safetensors; copy or download the model again")
-    sees = "vision_config" in config
     _require_one(folder, "tokenizer", _TOKENIZERS)
-    if sees:
+    if "vision_config" in config:
         _require_one(folder, "image preprocessor", _PREPROCESSORS)
     if not any(
         flag.startswith(("--chat-template", "--chat_template")) for flag in server.arguments
@@ -151,7 +154,6 @@ def check_directory(server: ServerSettings) -> bool:
         tokenizer = folder / "tokenizer_config.json"
         if not (tokenizer.is_file() and read_json(tokenizer).get("chat_template")):
             _require_one(folder, "chat template", _TEMPLATES)
-    return sees
 
 
 def _require_one(folder: Path, what: str, names: tuple[str, ...]) -> None:

@@ -1,23 +1,17 @@
-"""What a vLLM server of ours is asked by its keeper: which models, one test question, sleep, wake.
+"""What a vLLM server of ours is asked by its keeper: which models it serves, to sleep, to wake.
 
-Each exchange is bounded in time and tried once; what to do about a fault is `vllm_server`'s matter.
+Each exchange is bounded in time and tried once; what to do about a fault is `server`'s matter, and
+whether the model answers questions `chat`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
-
-from npc_local.backends import images, schemas
-from npc_local.backends.canary import Seen
 from npc_local.backends.http import Answer, ConnectionFault, Wire, shown
-from npc_local.core.config.settings import ChatBackendSettings
 from npc_local.core.errors import BackendError
-from npc_local.core.strict_json import read_object
 
 _LOOK = 5.0  # seconds that a look at the list of models may take
 
@@ -29,10 +23,10 @@ class Fault(Exception):
 class Probe:
     """Talks to the server at one address."""
 
-    def __init__(self, root: str, settings: ChatBackendSettings) -> None:
-        """Take the address without /v1, and the backend's entry."""
+    def __init__(self, root: str, timeout: float) -> None:
+        """Take the address without /v1, and the seconds that it may take to sleep or to wake."""
         self._root = root
-        self._settings = settings
+        self._timeout = timeout
         self._wire = Wire()
 
     async def models(self) -> list[str]:
@@ -50,55 +44,21 @@ class Probe:
         entries = listed if isinstance(listed, list) else []
         return [str(entry.get("id")) for entry in entries if isinstance(entry, dict)]
 
-    async def canary(self, *, sees: bool) -> None:
-        """Have it answer a tiny question by a schema, about an image if the model takes any.
-
-        Raises:
-            Fault: no valid answer within `timeout` seconds.
-        """
-        content: list[dict[str, Any]] = [{"type": "text", "text": "Is there an image?"}]
-        if sees:
-            url = images.data_url(Image.new("RGB", (56, 56), "red"), self._settings.max_pixels)
-            content.insert(0, {"type": "image_url", "image_url": {"url": url}})
-        schema = {"name": "canary", "strict": True, "schema": schemas.json_schema(Seen)}
-        question = {
-            "model": self._settings.model,
-            "messages": [{"role": "user", "content": content}],
-            "response_format": {"type": "json_schema", "json_schema": schema},
-            "max_tokens": 64,
-            "temperature": 0,
-            "seed": 0,
-        }
-        body = question | self._settings.extra_body
-        choices = (await self._call("POST", "/v1/chat/completions", body)).get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        reason = choice.get("finish_reason") if isinstance(choice, dict) else "missing"
-        message = choice.get("message") if isinstance(choice, dict) else None
-        text = message.get("content") if isinstance(message, dict) else None
-        try:
-            if reason != "stop" or not isinstance(text, str):
-                raise ValueError(f"finish_reason {reason}")
-            schemas.validate(Seen, read_object(text))
-        except ValueError as error:
-            raise Fault(
-                f"gives no valid answer to a test question ({error}): {shown(str(text))}"
-            ) from error
-
     async def sleep(self) -> None:
         """Have it release the GPU's memory, weights kept in main memory (level 1).
 
         Raises:
-            Fault: it does not, or says so not within `timeout` seconds.
+            Fault: it does not, or says so not in time.
         """
         await self._call("POST", "/sleep?level=1")
         if (await self._call("GET", "/is_sleeping")).get("is_sleeping") is not True:
             raise Fault("does not sleep")
 
     async def wake(self) -> None:
-        """Have it take the GPU's memory again; whether that worked only `canary` tells.
+        """Have it take the GPU's memory again; whether that worked only an answer tells.
 
         Raises:
-            Fault: it says that it did not, or nothing within `timeout` seconds.
+            Fault: it says that it did not, or nothing in time.
         """
         await self._call("POST", "/wake_up")
 
@@ -106,27 +66,25 @@ class Probe:
         """Close every connection."""
         await self._wire.aclose()
 
-    async def _call(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Return the object that is answered with status 200 within `timeout` seconds."""
-        limit = asyncio.timeout(self._settings.timeout)
+    async def _call(self, method: str, path: str) -> dict[str, Any]:
+        """Return the object that is answered with status 200 in time."""
+        limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
-                answer = await self._send(method, path, body)
+                answer = await self._send(method, path)
         except ConnectionFault as error:
             raise Fault(f"does not answer {path}: {error}") from error
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise Fault(f"does not answer {path} within {self._settings.timeout:g} s") from error
+            raise Fault(f"does not answer {path} within {self._timeout:g} s") from error
         if answer.status != 200:
             raise Fault(f"answers {path} with HTTP {answer.status}: {shown(answer.body)}")
         return _object(answer)
 
-    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+    async def _send(self, method: str, path: str) -> Answer:
         try:
-            return await self._wire.send(method, self._root + path, body)
+            return await self._wire.send(method, self._root + path)
         except BackendError as error:
             raise Fault(str(error)) from error
 

@@ -1,8 +1,8 @@
 """One vLLM server of ours: started from a model directory, watched, and gone when we are.
 
-Ready means that it lists the model under its name *and* answers a question about an image with
-valid JSON; a green /health says neither. Flags and environment are `vllm_command`'s matter, the
-exchanges with it `vllm_probe`'s and `chat`'s, that no process outlives us `watchdog`'s. Who may use
+Ready means that it lists the model under its name *and* answers the test question of whoever asks
+it (`chat`); a green /health says neither. Flags and environment are `command`'s matter, exchanges
+with it `probe`'s, why it ended `diagnosis`', that no process outlives us `watchdog`'s. Who may use
 the GPU when is decided by whoever calls `sleep` and `wake`.
 """
 
@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from npc_local.backends.http import shown
 from npc_local.backends.vllm.command import HOST, check_directory, command, environment
+from npc_local.backends.vllm.diagnosis import KILLED, first_cause
 from npc_local.backends.vllm.probe import Fault, Probe
+from npc_local.backends.vllm.server_log import ServerLog
+from npc_local.backends.vllm.shared_work import Shared
 from npc_local.backends.vllm.watchdog import Guarded
 from npc_local.core.config.settings import ChatBackendSettings
-from npc_local.core.errors import BackendError, ConfigError
+from npc_local.core.errors import BackendError, BackendLostError, ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -32,20 +34,7 @@ _LAST_BREATH = 2.0  # seconds from a connection's end to that of the process whi
 _STRANGER = 60.0  # seconds that a server of another model may answer before we give up
 _NEWS = 15.0  # seconds between two lines on a start that takes long
 _PORTS = 3  # tries to get a port before somebody else does
-_TAIL_LINES, _TAIL_BYTES = 15, 6000
 _PORT_TAKEN = "address already in use"
-_ADVICE = {
-    r"No module named '?vllm\b": "that Python has no vLLM; set server.python to the interpreter of "
-    "the environment that has it",
-    r"Free memory on device|No available memory|KV cache.*larger|larger.*KV cache": "it does not "
-    "fit beside what else uses the GPU; change gpu_memory_utilization, lower max_model_len, or use "
-    'gpu = "phased"',
-    r"out of memory|OutOfMemory": "out of memory; lower gpu_memory_utilization or max_model_len, "
-    'or use gpu = "phased"',
-    r"unrecognized arguments|error: argument": "it refuses one of its flags; see server.arguments, "
-    "and use vLLM 0.32 or newer",
-    r"trust.remote.code": "the model wants to run code of its own, which npc-local does not allow",
-}
 
 
 class _PortTaken(Fault):
@@ -59,6 +48,8 @@ class VllmServer:
         self,
         name: str,
         settings: ChatBackendSettings,
+        ready: Callable[[str], Awaitable[None]],
+        *,
         log: Path | None = None,
         on_status: Callable[[str], None] = log.warning,
     ) -> None:
@@ -67,6 +58,7 @@ class VllmServer:
         Args:
             name: the backend's name in models.toml.
             settings: its entry.
+            ready: asks the server at a base URL the test question; raises `BackendError`.
             log: the file that the server's output is added to; left out, a temporary one that is
                 kept if something fails.
             on_status: is told of starts, of long waits and of restarts, one line each.
@@ -79,23 +71,20 @@ class VllmServer:
         self.name = name
         self.settings = settings
         self.server = settings.server
-        self._log = log
+        self._ready = ready
+        self._log = ServerLog(name, log)
         self._on_status = on_status
-        self._temporary = log is None
-        self._kept = False  # whether an error named the log
-        self._mark = 0  # bytes of the log before the last start
         self._guarded: Guarded | None = None
         self._probe: Probe | None = None
         self._port = 0
-        self._sees = True
         self._asleep = False
         self._broken = ""  # why it is not running although it should be
         self._restarts = 0
+        self._launches = 0
         self._turn = asyncio.Lock()
-        self._rising: asyncio.Task[None] | None = (
-            None  # one start, wake or restart, for all callers
-        )
-        self._callers = 0  # who wait for it
+        self._first_start = Shared(self._turn, partial(self._rise, again=False))
+        self._up = Shared(self._turn, partial(self._rise, again=True))
+        self._examination = Shared(self._turn, self._examine)
         self._ending: asyncio.Future[None] | None = None  # of a process that may hold memory yet
         self._stopping = 0  # calls of `stop` under way
 
@@ -124,7 +113,8 @@ class VllmServer:
             ModelFilesError: the model directory is not complete.
             BackendError: it ended, or was not ready within `start_timeout` seconds.
         """
-        return await self._up(again=False)
+        await self._first_start.done()
+        return self.base_url
 
     async def ensure(self) -> str:
         """Return the base URL of a server that runs: start, wake or restart it if need be.
@@ -135,7 +125,22 @@ class VllmServer:
             BackendError: it died and has been started again `restarts` times already, or does not
                 become ready. What `start` raises besides.
         """
-        return await self._up(again=True)
+        await self._up.done()
+        return self.base_url
+
+    async def revive(self) -> bool:
+        """Ask the test question after a silence, and start it again if it does not answer.
+
+        Returns:
+            Whether it was started again.
+
+        Raises:
+            BackendLostError: it was, `restarts` times, or does not become ready. What `start`
+                raises besides.
+        """
+        launches = self._launches
+        await self._examination.done()
+        return self._launches > launches
 
     async def stop(self) -> None:
         """End it and all that it started; returns when they are gone. Idempotent."""
@@ -145,9 +150,7 @@ class VllmServer:
             async with self._turn:
                 await self._halt()
                 self._broken = ""
-                if self._temporary and self._log is not None and not self._kept:
-                    self._log.unlink(missing_ok=True)
-                    self._log = None
+                self._log.discard()
         finally:
             self._stopping -= 1
 
@@ -178,36 +181,48 @@ class VllmServer:
         """
         await self.ensure()
 
-    async def _up(self, *, again: bool) -> str:
-        """Have it up, by a task that callers share and that no caller's cancellation ends."""
-        if self._rising is None or self._rising.done():
-            self._rising = asyncio.create_task(self._rise(again=again))
-            self._rising.add_done_callback(_look_at)
-        self._callers += 1
-        try:
-            await asyncio.shield(self._rising)
-        finally:
-            self._callers -= 1
-        return self.base_url
-
     async def _rise(self, *, again: bool) -> None:
         """Start or wake it; `again` makes a start after a failure count as a restart."""
-        async with self._turn:
-            if not self._callers:
-                return  # all were cancelled before it began
-            if self.alive():
-                if self._asleep:
-                    await self._rouse()
-            elif again and (self._guarded is not None or self._broken):
-                await self._restart(self._broken or self._ended())
-            else:
-                await self._start()
+        if self.alive():
+            if self._asleep:
+                await self._rouse()
+        elif again and (self._guarded is not None or self._broken):
+            await self._restart(self._broken or self._ended())
+        else:
+            await self._start()
+
+    async def _examine(self) -> None:
+        """Start it again if it does not answer the test question."""
+        if self._asleep:
+            return
+        try:
+            await self._answers()
+        except Fault as fault:
+            await self._restart(f"answers nothing any more: it {fault}")
+
+    async def _answers(self) -> None:
+        """Ask the test question.
+
+        Raises:
+            Fault: it does not answer as it must, or ends meanwhile.
+        """
+        question = asyncio.ensure_future(self._ready(self._url("/v1")))
+        try:
+            while not question.done():
+                if not self.alive():
+                    raise Fault(self._ended())
+                await asyncio.wait({question}, timeout=_POLL)
+            await question
+        except BackendError as error:
+            raise Fault(f"gives no valid answer to a test question: {error}") from error
+        finally:
+            question.cancel()
 
     async def _rouse(self) -> None:
         """Wake a sleeping server; one that does not answer afterwards is started again."""
         try:
             await self._asked().wake()
-            await self._asked().canary(sees=self._sees)
+            await self._answers()
         except Fault as fault:
             await self._restart(f"did not wake up: {fault}")
         self._asleep = False
@@ -218,7 +233,7 @@ class VllmServer:
             raise BackendError(f"backend {self.name}: its server was stopped")
         if self._restarts >= self.server.restarts:
             used = f"; restarts = {self.server.restarts} used up" if self._restarts else ""
-            error = self._error(f"its server {why}{used}")
+            error = await self._error(f"its server {why}{used}", BackendLostError)
             await self._halt()
             self._broken = why
             raise error
@@ -231,13 +246,13 @@ class VllmServer:
     async def _start(self) -> None:
         """Start it, on another port if the first one is taken meanwhile."""
         await self._halt()
-        self._sees = await asyncio.to_thread(check_directory, self.server)
+        await asyncio.to_thread(check_directory, self.server)
         for last in (False,) * (_PORTS - 1) + (True,):
             try:
                 await self._launch()
             except Fault as fault:
                 cause = await self._cause(fault)
-                error = self._error(f"its server {cause}")
+                error = await self._error(f"its server {cause}")
                 await self._halt()
                 if isinstance(cause, _PortTaken) and not last:
                     continue
@@ -253,8 +268,10 @@ class VllmServer:
         """Start the process and wait until it is ready."""
         if self._stopping:
             raise Fault("was stopped")
-        path = self._open_log()
-        self._mark = path.stat().st_size if path.exists() else 0
+        try:
+            path = self._log.open()
+        except OSError as error:
+            raise Fault(f"cannot write its log: {error}") from error
         self._port = _free_port()
         line = command(self.name, self.settings, self.server, self._port)
         variables = environment(self.name, self.server)
@@ -269,12 +286,13 @@ class VllmServer:
         except OSError as error:
             raise Fault(f"could not be started: {error}") from error
         self._asleep = False
-        self._probe = Probe(self._url(""), self.settings)
+        self._launches += 1
+        self._probe = Probe(self._url(""), self.settings.timeout)
         limit = asyncio.timeout(self.server.start_timeout)
         try:
             async with limit:
                 await self._listed()
-                await self._asked().canary(sees=self._sees)
+                await self._answers()
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -282,6 +300,7 @@ class VllmServer:
                 f"was not ready after {self.server.start_timeout:g} s; raise start_timeout if it "
                 "was only slow"
             ) from None
+        self._log.skip()  # what did not keep it from getting ready is no cause of its end
         self._say(f"ready after {time.monotonic() - started:.0f} s")
 
     async def _listed(self) -> None:
@@ -300,7 +319,7 @@ class VllmServer:
                     f"serves {', '.join(names)} on port {self._port}, not {self.settings.model}"
                 )
             if now - last_news > _NEWS:
-                last_news, lines = now, self._tail()
+                last_news, lines = now, self._log.tail()
                 news = shown(lines[-1]) if lines else "no output yet"
                 self._say(f"starting for {now - started:.0f} s: {news}")
             await asyncio.sleep(_POLL)
@@ -312,7 +331,7 @@ class VllmServer:
             await asyncio.sleep(_POLL)
         if self._guarded is None or self._guarded.status is None:
             return fault
-        taken = any(_PORT_TAKEN in line.lower() for line in self._tail())
+        taken = any(_PORT_TAKEN in line.lower() for line in self._log.tail())
         return _PortTaken(self._ended()) if taken else Fault(self._ended())
 
     def _asked(self) -> Probe:
@@ -322,7 +341,9 @@ class VllmServer:
 
     def _ended(self) -> str:
         status = None if self._guarded is None else self._guarded.status
-        return "was stopped" if status is None else f"ended with exit status {status}"
+        if status is None:
+            return "was stopped"
+        return f"{'was killed' if status == KILLED else 'ended'} with exit status {status}"
 
     async def _halt(self) -> None:
         """End the process, if there is one, and close connections.
@@ -348,48 +369,24 @@ class VllmServer:
     def _url(self, path: str) -> str:
         return f"http://{HOST}:{self._port}{path}"
 
-    def _open_log(self) -> Path:
-        """Return the log's path, its directory made."""
-        try:
-            if self._log is None:
-                prefix = f"npc-local-{re.sub(r'[^A-Za-z0-9_-]+', '-', self.name)}-"
-                with tempfile.NamedTemporaryFile(
-                    prefix=prefix, suffix=".log", delete=False
-                ) as file:
-                    self._log = Path(file.name)
-            self._log = self._log.absolute()
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Fault(f"cannot write its log: {error}") from error
-        return self._log
-
-    def _tail(self) -> list[str]:
-        """Return the last lines that it wrote since it was started."""
-        if self._log is None or not self._log.exists():
-            return []
-        with self._log.open("rb") as file:
-            end = file.seek(0, 2)
-            file.seek(max(self._mark, end - _TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-        return [line.rstrip() for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
-
-    def _error(self, what: str) -> BackendError:
-        """Return the error for a user: what is wrong, what to do, the log's last lines."""
-        lines = self._tail()
-        text = "\n".join(lines)
-        advice = next((do for sign, do in _ADVICE.items() if re.search(sign, text, re.I)), "")
-        message = f"backend {self.name}: {what}" + (f"; {advice}" if advice else "")
-        if self._log is None:
-            return BackendError(message)
-        self._kept = True
-        last = "".join(f"\n  {line}" for line in lines) or " nothing"
-        return BackendError(f"{message}\nIts log, {self._log}, ends with:{last}")
-
-
-def _look_at(task: asyncio.Task[None]) -> None:
-    """Take note of a failure that every caller was cancelled before."""
-    if not task.cancelled():
-        task.exception()
+    async def _error(self, what: str, kind: type[BackendError] = BackendError) -> BackendError:
+        """Return the error for a user: what is wrong, its first cause, what to do, the log."""
+        cause = await asyncio.to_thread(first_cause, self._log.lines())
+        killed = f"exit status {KILLED}" in what
+        message = f"backend {self.name}: {what}"
+        if cause is not None and cause.advice:
+            message += f"; {cause.advice}"
+        elif killed:
+            message += "; if nobody did that, the kernel did, as main memory ran out (see dmesg)"
+        if self._log.path is None:
+            return kind(message)
+        self._log.kept = True
+        if cause is not None:
+            return kind(f"{message}\nIts log, {self._log.path}, says: {shown(cause.line)}")
+        if killed:  # its log knows nothing of it
+            return kind(f"{message}; its log: {self._log.path}")
+        lines = "".join(f"\n  {line}" for line in self._log.tail()) or " nothing"
+        return kind(f"{message}\nIts log, {self._log.path}, ends with:{lines}")
 
 
 def _free_port() -> int:

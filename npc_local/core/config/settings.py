@@ -191,7 +191,11 @@ class ChatBackendSettings(Section):
     wall clock, retries included. Images are shrunk to at most `max_pixels`. The key of an API is
     read from the environment variable that `api_key_env` names, never from this file.
     `image_factor` is the side in pixels of one visual token: 28 for Qwen2-VL and Qwen2.5-VL, 32 for
-    Qwen3-VL. An address beyond this machine needs kind = "openai" and `allow_network = true`.
+    Qwen3-VL. `temperature` is the first answer's, "omit" for a model that takes none; left out, it
+    is 0, and sent to those models of OpenAI alone that are known to take it. `response_format` is
+    how a server is told what an answer must be: "json_schema" as OpenAI has it, "json_object" with
+    the schema beside it as llama-cpp-python does. An address beyond this machine needs kind =
+    "openai" and `allow_network = true`.
     """
 
     kind: Literal["vllm", "openai"]
@@ -202,9 +206,10 @@ class ChatBackendSettings(Section):
     allow_network: bool = False
     timeout: float = Field(default=120, gt=0)
     retries: int = Field(default=3, ge=0)
-    temperature: float = Field(default=0, ge=0, le=2)
+    temperature: Annotated[float, Field(ge=0, le=2)] | Literal["omit"] | None = None
     max_pixels: int = Field(default=1_310_720, ge=4096)
     image_factor: Literal[28, 32] = 28
+    response_format: Literal["json_schema", "json_object"] = "json_schema"
     extra_body: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 STATE = Path(os.environ["FAKE_STATE"])
 START = len(list(STATE.glob("start-*.json"))) + 1
@@ -64,16 +65,18 @@ class Handler(BaseHTTPRequestHandler):
             asleep, woken = False, True
             self.reply({"status": "awake"})
         elif self.path == "/v1/chat/completions":
-            self.complete()
+            self.complete(body)
         else:
             self.reply({"detail": "Not Found"}, 404)
 
-    def complete(self) -> None:
-        if "chat-hangs" in FAULTS or (woken and "wake-hangs" in FAULTS) or asleep:
+    def complete(self, question: dict[str, Any]) -> None:
+        hangs = "hangs-later" in FAULTS and (STATE / "hang").exists()
+        if hangs or "chat-hangs" in FAULTS or (woken and "wake-hangs" in FAULTS) or asleep:
             HANG.wait()
         if "chat-kills" in FAULTS:
             os._exit(9)
-        content, reason = '{"seen":true}', "stop"
+        content = json.dumps(smallest(question["response_format"]["json_schema"]["schema"]))
+        reason = "stop"
         if "blanks" in FAULTS:
             content, reason = '{"seen":' + " " * 500, "length"
         if woken and "wake-garbage" in FAULTS:
@@ -82,6 +85,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def smallest(schema: dict[str, Any]) -> Any:
+    """Return the smallest value that a schema allows."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    if schema["type"] == "object":
+        return {name: smallest(inner) for name, inner in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [smallest(schema["items"])]
+    return {"string": "x", "number": 0.5, "boolean": True}[schema["type"]]
 
 
 def running(pid: int) -> bool:
@@ -111,6 +125,9 @@ def main() -> None:
         sys.exit(f"{sys.executable}: No module named vllm")
     if "port-taken" in FAULTS:
         sys.exit("OSError: [Errno 98] Address already in use")
+    if "log" in FAULTS:  # as long as a real one's: what matters stands far above its end
+        print((STATE / "log").read_text(), flush=True)
+        sys.exit(1)
     if "dies" in FAULTS:
         print("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", flush=True)
         sys.exit(3)
