@@ -157,7 +157,7 @@ def measure(
     sleepers = Sleepers(durations)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         kept = stack.enter_context(Journal.open(Path(folder), {})) if journal else None
-        stages = Stages(sleepers.cast(phased=mode == "phased"), kept, agents=agents)
+        stages = Stages(sleepers.components(phased=mode == "phased"), kept, agents=agents)
         begun = time.perf_counter()
         asyncio.run(_correct(stages, prompts, in_flight))
         wall = time.perf_counter() - begun
@@ -187,13 +187,17 @@ async def _correct(stages: Stages, prompts: int, in_flight: int) -> None:
     from npc_local.loop import correct
     from npc_local.run.pool import for_each
 
+    async def search(prompt: str) -> Correction:
+        with stages.search():
+            return await correct(prompt, stages=stages, seed=0, candidates=world.CANDIDATES)
+
     def taken(index: int, found: Correction | NpcError) -> None:
         if isinstance(found, NpcError) or found.status == "error":
             raise RuntimeError(f"prompt {index}: {found}")
 
     await for_each(
         world.prompts(prompts),
-        lambda prompt: correct(prompt, stages=stages, seed=0, candidates=world.CANDIDATES),
+        search,
         in_flight=in_flight,
         done=taken,
     )

@@ -20,7 +20,7 @@ from npc_local.backends.base import Reply, Request
 from npc_local.core.records import Render, Shot
 from npc_local.generator.base import OnStep
 from npc_local.run.components import Components
-from npc_local.run.gpu_sharing import GpuSharing, Phases, Side
+from npc_local.run.gpu_sharing import GpuSharing, Tenant
 
 CANDIDATES = 5
 _FAILS = 0.63  # of the original images (paper, GenEval++)
@@ -65,12 +65,12 @@ class Sleepers:
     _agents: int = 0
 
     def components(self, *, phased: bool) -> Components:
-        """Return them as a cast, with the models of all of them resident or taking turns."""
-        phases = None
+        """Return them, with the models of all of them resident or taking turns."""
+        sharing = None
         if phased:
-            images, agents = (Side(name, self._swap, _nothing) for name in ("images", "agents"))
-            phases = Phases(GpuSharing(), images, agents, frozenset({self.name}))
-        return Components(self, self, self, self, self, phases=phases)
+            images, agents = (Tenant(name, self._swap, _nothing) for name in ("images", "agents"))
+            sharing = GpuSharing(images, agents, frozenset({self.name}))
+        return Components(self, self, self, self, self, gpu_sharing=sharing)
 
     def seconds(self, *names: str) -> float:
         """Return how long the named steps took in all, one after the other; none: every one."""

@@ -36,11 +36,11 @@ from npc_local.core.hashing import digest
 from npc_local.core.offline import egress
 from npc_local.core.terminal import Progress
 from npc_local.run.components import Components
-from npc_local.run.factory import open_agent
+from npc_local.run.factory import open_agent, open_components
 from npc_local.run.journal.journal import Journal
 from npc_local.run.journal.sticky_failures import SettledJournal
 from npc_local.run.pool import default_in_flight
-from npc_local.run.session import open_session
+from npc_local.run.session import OpenComponents, open_session
 from npc_local.run.stages import Stages
 
 # Of a backend: what has no say in its answers.
@@ -69,6 +69,7 @@ class Job:
         retry_errors: do again what failed in an earlier run.
         export: where images and records go in the published layout; None: nowhere.
         given: a directory of images made elsewhere, to be judged in place of any arm's.
+        open_components: opens the profile.
     """
 
     suite: Suite
@@ -82,6 +83,7 @@ class Job:
     retry_errors: bool = False
     export: Path | None = None
     given: Path | None = None
+    open_components: OpenComponents = open_components
 
 
 def default_directory(suite: Suite, profile: ResolvedProfile, images: Path | None) -> Path:
@@ -186,6 +188,7 @@ async def _open(
         same={"suite": _identity(job.suite)},
         agents=job.agents,
         judge=name,
+        open_components=job.open_components,
         open_journal=open_journal,
         on_status=on_status,
     ) as stages:

@@ -147,9 +147,10 @@ async def run(
     async def work(task: Task) -> list[Result]:
         trial = Trial(task.item.prompt, task.image_seed, stages, budget)
         results = []
-        for arm in arms:
-            results.append(await _run_arm(task, arm, trial, stages, judge))
-            done(results[-1])
+        with stages.search():
+            for arm in arms:
+                results.append(await _run_arm(task, arm, trial, stages, judge))
+                done(results[-1])
         return results
 
     return await _all(todo, work, in_flight)

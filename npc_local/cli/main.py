@@ -213,10 +213,19 @@ def run(
     from npc_local.cli.run_prompts import Job, correct_all, output
     from npc_local.core.terminal import error_console, libraries_quiet
     from npc_local.core.threads import run_interruptibly
+    from npc_local.run.factory import open_components
 
     display = LiveView(error_console(), terse=as_json)
     with output(out) as (directory, journal), libraries_quiet() as stdout:
-        job = Job(chosen, seed, directory, journal, display, stdout if as_json else None)
+        job = Job(
+            chosen,
+            seed,
+            directory,
+            journal,
+            display,
+            stdout if as_json else None,
+            ctx.obj or open_components,
+        )
         ctx.exit(run_interruptibly(correct_all(checked, job)))
 
 
@@ -244,8 +253,10 @@ def _run_file(
     if link.directory is None and can_supervise(ctx.meta[options.ARGUMENTS]):
         return supervise(directory, lambda what: click.echo(plain(what), err=True))
     from npc_local.run.batch import Job, run_batch
+    from npc_local.run.factory import open_components
 
-    job = Job(file, orders, profile, seed, directory, agents, in_flight)
+    opening = ctx.obj or open_components
+    job = Job(file, orders, profile, seed, directory, agents, in_flight, opening)
     with libraries_quiet() as stdout:
         link.stdout = stdout if as_json else None
         return run_batch(job, link)

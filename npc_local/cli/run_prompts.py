@@ -14,9 +14,10 @@ from npc_local.cli.live_view import LiveView
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.records import Correction
 from npc_local.loop import StageFinished, StageStarted, correct
+from npc_local.run.factory import open_components
 from npc_local.run.output.result_folder import ResultFolder, folder_name, output_directory
 from npc_local.run.pool import as_error
-from npc_local.run.session import is_run, open_session
+from npc_local.run.session import OpenComponents, is_run, open_session
 from npc_local.run.stages import Stages
 from npc_local.run.supervisor import INTERRUPTED
 
@@ -28,7 +29,7 @@ class Job:
     """What the prompts of one command share.
 
     `journal` is the directory of its journal, if it has one. `stdout` takes a JSON line a prompt;
-    None: nothing.
+    None: nothing. `open_components` opens the profile.
     """
 
     profile: ResolvedProfile
@@ -37,6 +38,7 @@ class Job:
     journal: Path | None
     display: LiveView
     stdout: TextIO | None
+    open_components: OpenComponents = open_components
 
 
 @contextmanager
@@ -65,6 +67,7 @@ async def correct_all(prompts: Sequence[str], job: Job) -> int:
             logs=job.directory / "logs",
             journal=job.journal,
             same={"seed": job.seed, "prompts": list(prompts)},
+            open_components=job.open_components,
             on_status=job.display.waiting,
             on_step=job.display.progress,
         )

@@ -31,11 +31,12 @@ from npc_local.core.records import Correction, Status
 from npc_local.core.terminal import error_console, plain
 from npc_local.core.threads import run_in, run_interruptibly
 from npc_local.loop import StageFinished, StageStarted, correct
+from npc_local.run.factory import open_components
 from npc_local.run.journal.differences import differences
 from npc_local.run.output.result_folder import RECORD, ResultFolder, folder_name, is_whole
 from npc_local.run.pool import AGENTS, ENDS_RUN, default_in_flight, for_each
 from npc_local.run.prompt_file import Order
-from npc_local.run.session import is_run, open_session
+from npc_local.run.session import OpenComponents, is_run, open_session
 from npc_local.run.stages import Stages
 from npc_local.run.supervisor import Link
 
@@ -62,6 +63,7 @@ class Job:
         directory: where everything goes, absolute.
         agents: steps of agents at once; None takes the engine's number.
         in_flight: prompts at once; None takes the engine's number.
+        open_components: opens the profile.
     """
 
     file: Path
@@ -71,6 +73,7 @@ class Job:
     directory: Path
     agents: int | None = None
     in_flight: int | None = None
+    open_components: OpenComponents = open_components
 
 
 def run_batch(job: Job, link: Link) -> int:
@@ -108,6 +111,7 @@ async def _run(job: Job, desk: _Desk) -> None:
         journal=job.directory,
         same={"seed": job.seed},
         agents=agents,
+        open_components=job.open_components,
         on_status=desk.tell,
     ) as stages:
         desk.begun = True
@@ -164,13 +168,14 @@ async def _correct(
         return _Outcome(correction.status, code, kept.record(correction))
 
     try:
-        correction = await correct(
-            order.prompt,
-            stages=stages,
-            seed=order.seed,
-            candidates=job.profile.candidates,
-            watch=watch,
-        )
+        with stages.search():
+            correction = await correct(
+                order.prompt,
+                stages=stages,
+                seed=order.seed,
+                candidates=job.profile.candidates,
+                watch=watch,
+            )
         _raise_what_ends_a_run(correction)
         return await run_in(writer, lambda: finish(correction))
     finally:

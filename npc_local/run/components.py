@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from npc_local.agents import Rules
 from npc_local.backends.base import Backend
 from npc_local.generator.base import Generator
-from npc_local.run.gpu_sharing import Phases
+from npc_local.run.gpu_sharing import GpuSharing
 from npc_local.salience.base import Scorer
 
 
@@ -29,7 +29,7 @@ class Components:
             image.
         shared_encoder: the scorer computes on the generator's text encoder, so that both need one
             thread.
-        phases: the two sides of one GPU, where the agents' models and the generator's share it.
+        gpu_sharing: leases the GPU, where the agents' models and the generator's share one.
         judge: who is asked about results, in a benchmark whose judge is a backend.
     """
 
@@ -41,5 +41,5 @@ class Components:
     rules: Rules = field(default_factory=Rules)
     more_generators: tuple[Generator, ...] = ()
     shared_encoder: bool = False
-    phases: Phases | None = None
+    gpu_sharing: GpuSharing | None = None
     judge: Backend | None = None

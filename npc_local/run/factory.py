@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from npc_local.agents import Rules
 from npc_local.backends.base import Backend
@@ -19,13 +17,9 @@ from npc_local.core.errors import ConfigError
 from npc_local.core.offline.egress import permit
 from npc_local.generator.base import Generator
 from npc_local.run.components import Components
-from npc_local.run.gpu_sharing import GpuSharing, Phases, Side
+from npc_local.run.gpu_tenants import GpuTenants
 from npc_local.salience.base import Scorer
 from npc_local.salience.encoders.text_encoder import Source
-
-if TYPE_CHECKING:
-    from npc_local.backends.vllm.server import VllmServer
-
 
 log = logging.getLogger(__name__)
 
@@ -61,22 +55,27 @@ async def open_components(
         shared = False
         if scorer is None:
             scorer, shared = _open_scorer(profile, generator)
-        phases = _Phases(profile, generator, scorer) if profile.gpu == "phased" else None
+        tenants = None
+        if profile.gpu == "phased":
+            tenants = GpuTenants(profile.name, generator, scorer)
         seeing = {profile.verifier, profile.captioner, judge}
         backends: dict[str, Backend] = {}
         for name, settings in profile.backends.items():
-            log = None if logs is None else logs / f"{name}.log"
-            agent = _opened(
-                name, settings, log=log, sees=name in seeing, phases=phases, on_status=on_status
+            opening = _opened(
+                name,
+                settings,
+                log=None if logs is None else logs / f"{name}.log",
+                sees=name in seeing,
+                tenants=tenants,
+                on_status=on_status,
             )
-            backends[name] = await stack.enter_async_context(agent)
-        sides = None
-        if phases is not None:
-            await phases.begin()
-            sides = phases.sides()
-            stack.push_async_callback(sides.turns.close)
+            backends[name] = await stack.enter_async_context(opening)
+        sharing = None
+        if tenants is not None:
+            sharing = await tenants.share()
+            stack.push_async_callback(sharing.close)
         for name, backend in backends.items():
-            async with nullcontext() if sides is None else sides.for_agent(name):
+            async with nullcontext() if sharing is None else sharing.lease_for(name):
                 await backend.check()
         yield Components(
             generator=generator,
@@ -87,7 +86,7 @@ async def open_components(
             rules=Rules(profile.strictness, profile.votes, profile.proposals),
             more_generators=tuple(others),
             shared_encoder=shared,
-            phases=sides,
+            gpu_sharing=sharing,
             judge=None if judge is None else backends[judge],
         )
 
@@ -114,7 +113,7 @@ async def open_agent(
         ModelFilesError: its model directory is missing, incomplete or damaged.
     """
     async with _opened(
-        name, settings, log=None, sees=sees, phases=None, on_status=on_status
+        name, settings, log=None, sees=sees, tenants=None, on_status=on_status
     ) as backend:
         await backend.check()
         yield backend
@@ -165,7 +164,7 @@ async def _opened(
     *,
     log: Path | None,
     sees: bool,
-    phases: _Phases | None,
+    tenants: GpuTenants | None,
     on_status: Callable[[str], None],
 ) -> AsyncIterator[Backend]:
     """Open one backend without a check, and close it at the end."""
@@ -174,87 +173,11 @@ async def _opened(
         if settings.kind == "openai" and settings.allow_network and settings.base_url:
             stack.enter_context(permit(settings.base_url))
         stack.push_async_callback(backend.aclose)
-        if phases is not None:
-            phases.take_in(backend, settings)
+        if tenants is not None:
+            tenants.add(backend, settings)
         if log is not None and settings.kind in ("vllm", "openai"):
             backend = RecordedBackend(backend, log.with_suffix(".replies.jsonl"))
         yield backend
-
-
-class _Phases:
-    """The two sides of gpu = "phased": generator and encoder, and the servers of the agents."""
-
-    def __init__(self, profile: ResolvedProfile, generator: Generator, scorer: Scorer) -> None:
-        """Take the images' side; the agents' servers come in one by one.
-
-        Raises:
-            ConfigError: the generator cannot give the GPU back.
-        """
-        if not hasattr(generator, "leave_device"):
-            raise ConfigError(
-                f'profiles.{profile.name}: gpu = "phased" needs a generator that gives the GPU '
-                'back, as the profile\'s own does; choose gpu = "resident" for a pipeline of yours'
-            )
-        self._name = profile.name
-        self._generator, self._scorer = generator, scorer
-        self._servers: dict[str, VllmServer] = {}
-
-    def sides(self) -> Phases:
-        """Return both sides, for whoever takes turns."""
-        images = Side("images", self._enter_images, self._leave_images)
-        agents = Side("agents", self._enter_agents, self._leave_agents)
-        return Phases(GpuSharing(), images, agents, frozenset(self._servers))
-
-    def take_in(self, backend: Backend, settings: BackendSettings) -> None:
-        """Have a backend answer in turns, if it needs the GPU.
-
-        Raises:
-            ConfigError: a server that runs already may hold the GPU and cannot be stopped.
-        """
-        if settings.kind not in ("vllm", "openai") or (
-            settings.kind == "openai" and settings.allow_network
-        ):
-            return  # in this process, or on other machines
-        server = getattr(backend, "server", None)
-        if server is None:
-            raise ConfigError(
-                f'profiles.{self._name}: gpu = "phased": backends.{backend.name} has a base_url, '
-                'so its server cannot be stopped; give it a [server], or choose gpu = "resident"'
-            )
-        self._servers[backend.name] = server
-
-    async def begin(self) -> None:
-        """Have the images' side leave what it may hold from an earlier run."""
-        await self._leave_images()
-
-    async def _enter_agents(self) -> None:
-        for (
-            server
-        ) in self._servers.values():  # one after the other: each measures what memory is free
-            await server.wake()
-
-    async def _leave_agents(self) -> None:
-        results = await asyncio.gather(
-            *(server.sleep() for server in self._servers.values()), return_exceptions=True
-        )
-        for result in results:  # all of them have been asked
-            if isinstance(result, BaseException):
-                raise result
-
-    async def _enter_images(self) -> None:
-        await asyncio.to_thread(_tell, self._generator, "enter_device")
-
-    async def _leave_images(self) -> None:
-        # The encoder first: it may share the generator's models.
-        for part in (self._scorer, self._generator):
-            await asyncio.to_thread(_tell, part, "leave_device")
-
-
-def _tell(part: object, what: str) -> None:
-    """Have a part of ours do something; one of the user's may not know it."""
-    act = getattr(part, what, None)
-    if act is not None:
-        act()
 
 
 def _generators(profile: ResolvedProfile) -> list[Generator]:

@@ -1,16 +1,22 @@
-"""Opens what a command with prompts needs: the cast of a profile, its journal, and the steps."""
+"""Opens what a run needs, in order: the profile's components, the journal, and the stages."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from npc_local.core.config.load import ResolvedProfile
-from npc_local.core.errors import GeneratorError
+from npc_local.run.components import Components
+from npc_local.run.factory import open_components
+from npc_local.run.identity import run_identity
 from npc_local.run.journal import lock as runlock
 from npc_local.run.journal.journal import Journal
 from npc_local.run.journal.lock import RunLock
@@ -22,53 +28,59 @@ def is_run(directory: Path) -> bool:
     return (directory / runlock.NAME).exists()
 
 
+class OpenComponents(Protocol):
+    """Opens a profile; `factory.open_components` is one, and tests have their own."""
+
+    def __call__(
+        self,
+        profile: ResolvedProfile,
+        *,
+        logs: Path | None,
+        judge: str | None,
+        on_status: Callable[[str], None],
+    ) -> AbstractAsyncContextManager[Components]:
+        """Return the components, open while inside."""
+        ...
+
+
 @asynccontextmanager
 async def open_session(
     profile: ResolvedProfile,
     *,
-    logs: Path,
+    logs: Path | None = None,
     journal: Path | None = None,
     same: Mapping[str, Any] | None = None,
     agents: int = 1,
     judge: str | None = None,
+    open_components: OpenComponents = open_components,
     open_journal: Callable[[Path, Mapping[str, Any]], Journal] = Journal.open,
     on_status: Callable[[str], None],
-    on_step: Callable[[int, int], None] = lambda done, total: None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> AsyncIterator[Stages]:
-    """Open a profile for a run of many steps, and leave without waiting for an image.
+    """Open a profile for a run of many stages.
 
     Args:
-        profile: who plays.
-        logs: directory for what servers say.
-        journal: the directory whose journal keeps the steps; None keeps none.
+        profile: who does the work.
+        logs: directory for what servers say; None: nowhere.
+        journal: the directory whose journal keeps what is done; None keeps nothing.
         same: what else, beside the settings, must be the same whenever that run goes on.
-        agents: steps of agents at once.
+        agents: stages of agents at once.
         judge: which of the profile's backends judges results, if one does.
+        open_components: opens the profile.
         open_journal: opens the journal.
-        on_status: is told what is waited for.
+        on_status: is told what is waited for, and what of the journal is damaged, however the run
+            ends.
         on_step: called in the generator's thread after each denoising step, with (steps done,
             steps in all).
 
     Raises:
         NpcError: of any kind; nothing has been made then.
     """
-    # Looked up late, so that what a profile opens can be replaced.
-    from npc_local.run import factory as factory
-    from npc_local.run.identity import run_identity
-
-    over = threading.Event()
-
-    def checked(done: int, total: int) -> None:
-        # The generator's thread outlives a Ctrl-C: without this, leaving waits for its image.
-        if over.is_set():
-            raise GeneratorError("interrupted")
-        on_step(done, total)
-
     if journal is not None and is_run(journal):
         RunLock(journal).release()  # before a server takes the GPU from the run that holds it
     async with AsyncExitStack() as stack:
         components = await stack.enter_async_context(
-            factory.open_components(profile, logs=logs, judge=judge, on_status=on_status)
+            open_components(profile, logs=logs, judge=judge, on_status=on_status)
         )
         kept = None
         if journal is not None:
@@ -77,7 +89,18 @@ async def open_session(
             )
             identity = await asyncio.to_thread(run_identity, profile, components)
             kept = stack.enter_context(open_journal(journal, {**identity, **(same or {})}))
-        stack.callback(over.set)
-        yield Stages(components, kept, agents=agents, on_step=checked)
-        for notice in [] if kept is None else kept.notices:
+            stack.enter_context(_noticed(kept, on_status))
+        yield Stages(components, kept, agents=agents, on_step=on_step)
+
+
+@contextmanager
+def _noticed(journal: Journal, on_status: Callable[[str], None]) -> Iterator[None]:
+    """Tell what a journal has found damaged: now, and in the end what has come to light since."""
+    told = len(journal.notices)
+    for notice in journal.notices:
+        on_status(notice)
+    try:
+        yield
+    finally:
+        for notice in journal.notices[told:]:
             on_status(notice)

@@ -6,7 +6,8 @@ GPU when to `resources`, how an answer is kept to `journal`, what an agent is as
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -76,7 +77,27 @@ class Stages:
         self.components = components
         self._journal = journal
         self._executor = Executor(components, agents, on_step)
-        self._shared = SingleFlight()
+        self._searches = 0
+        if (sharing := components.gpu_sharing) is None:
+            self._shared = SingleFlight()
+        else:
+            self._shared = SingleFlight(on_wait=sharing.look_again)
+            sharing.quiet = lambda: self._searches <= self._shared.waiting
+
+    @contextmanager
+    def search(self) -> Iterator[None]:
+        """Count a search of several as under way while inside.
+
+        A shared GPU changes hands when all of them wait for a stage: whoever does not is about to
+        ask for one, and may need the models that are there.
+        """
+        self._searches += 1
+        try:
+            yield
+        finally:
+            self._searches -= 1
+            if self.components.gpu_sharing is not None:
+                self.components.gpu_sharing.look_again()
 
     async def checklist(self, prompt: str) -> Checklist:
         """Derive from `prompt` alone what its images are checked for; errors as the role's."""
@@ -191,39 +212,42 @@ class Stages:
         """Return the answer that the journal has, that somebody is waiting for, or a new one."""
         journal = self._journal
         if journal is None:
-            return await work()
-        with self._executor.on_the_way():
-            key: Mapping[str, Any] = {"kind": kind, **inputs}
-            if who is not None:
-                code = code_digest(*CODE[kind])
-                key = {**key, "fingerprint": await self._executor.fingerprint(who), "code": code}
-            asked = await journal.aside(partial(plain, key))  # hashes pixels
+            unshared = object()
+            return await self._shared.result(unshared, lambda: self._at_work(unshared, work))
+        key: Mapping[str, Any] = {"kind": kind, **inputs}
+        if who is not None:
+            code = code_digest(*CODE[kind])
+            key = {**key, "fingerprint": await self._executor.fingerprint(who), "code": code}
+        asked = await journal.aside(partial(plain, key))  # hashes pixels
         row = Row(kind, digest(asked), asked, None)
         form = codec_of(shape)
         return await self._shared.result(
             row.key, lambda: self._find_or_do(journal, row, work, form)
         )
 
+    async def _at_work(self, name: Hashable, work: Work[T]) -> T:
+        """Do the work of the step `name` that is neither looking up nor keeping."""
+        with self._shared.at_work(name):
+            return await work()
+
     async def _find_or_do(self, journal: Journal, row: Row, work: Work[T], form: Codec[T]) -> T:
         """Look a step up, else do it, and have it on the disk before anyone hears of it.
 
         `row` lacks the answer.
         """
-        with self._executor.on_the_way():
-            found = await journal.aside(partial(journal.find, row.kind, row.key))
-            if found is not None:
-                try:
-                    return form.together(found.value, found.image)
-                except Unreadable as error:
-                    why = f"not a record of this version: {error}"
-                    await journal.aside(partial(journal.drop, row.kind, row.key, why))
+        found = await journal.aside(partial(journal.find, row.kind, row.key))
+        if found is not None:
+            try:
+                return form.together(found.value, found.image)
+            except Unreadable as error:
+                why = f"not a record of this version: {error}"
+                await journal.aside(partial(journal.drop, row.kind, row.key, why))
         with costs.metering() as spent:
             try:
-                value = await work()
-                with self._executor.on_the_way():
-                    data, image = form.apart(value)
-                    done = replace(row, value=data, cost=spent.cost())
-                    await journal.aside(partial(journal.add, done, image))
+                value = await self._at_work(row.key, work)
+                data, image = form.apart(value)
+                done = replace(row, value=data, cost=spent.cost())
+                await journal.aside(partial(journal.add, done, image))
             except StorageError:
                 raise  # no fault of the step's
             except NpcError as error:

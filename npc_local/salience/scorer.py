@@ -188,6 +188,9 @@ class SalienceScorer:
                 gc.collect()
                 torch.cuda.empty_cache()
 
+    def enter_device(self) -> None:
+        """Take nothing yet: the next score loads the encoder where it belongs."""
+
     def _scores(
         self, pair: Pair, tokens: Iterable[SalientToken], vectors: Mapping[Text, Tensor]
     ) -> tuple[Score, ...]:

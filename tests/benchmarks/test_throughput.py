@@ -83,7 +83,7 @@ def test_a_schedule_can_do_with_the_fewest_swaps():
     """One search alone, which no other can hold up."""
     for number, prompt in enumerate(prompts(6)):
         sleepers = Sleepers(QUICK)
-        cast = sleepers.cast(phased=True)
+        cast = sleepers.components(phased=True)
         asyncio.run(correct(prompt, cast, seed=0, candidates=CANDIDATES))
         assert sleepers.calls["swap"] == least_swaps([prompt]), number
 

@@ -32,7 +32,6 @@ from npc_local.core.errors import (
 )
 from npc_local.core.offline.switches import go_offline
 from npc_local.loop import Components
-from npc_local.run import factory as factory
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.wording import read_prompt, vocabulary
 from tests.fakes import (
@@ -81,6 +80,9 @@ device = "cpu"
 """
 
 
+OPENS = {}  # "components": what the command has in place of a profile's; a test sets it
+
+
 @pytest.fixture(scope="session")
 def tiny_flux(tmp_path_factory):
     return build_tiny_flux(tmp_path_factory.mktemp("models") / "tiny-flux")
@@ -120,14 +122,15 @@ def staged(home, monkeypatch):
             stage.profiles.append(profile)
             yield Components(stage.generator, backend, backend, backend, FakeScorer())
 
-        monkeypatch.setattr(factory, "open_components", open_staged)
+        monkeypatch.setitem(OPENS, "components", open_staged)
         return stage
 
     return stage
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.main, ["run", *map(str, arguments)])
+    command = ["run", *map(str, arguments)]
+    return CliRunner().invoke(cli.main, command, obj=OPENS.get("components"))
 
 
 def lines(result):
@@ -263,7 +266,7 @@ def test_a_prompt_that_the_agents_cannot_serve_costs_no_image(home, monkeypatch)
         agents = ShapesBackend("shapes")
         yield Components(generator, agents, agents, agents, FakeScorer())
 
-    monkeypatch.setattr(factory, "open_components", open_shapes)
+    monkeypatch.setitem(OPENS, "components", open_shapes)
     result = run("three clocks", "--json", "--out", "out")
     assert result.exit_code == PromptError.exit_code == 3
     [record] = lines(result)
@@ -356,7 +359,7 @@ def test_errors_cannot_drive_the_terminal(home, monkeypatch):
         raise BackendError("first \x1b[2J\nsecond")
         yield
 
-    monkeypatch.setattr(factory, "open_components", failing)
+    monkeypatch.setitem(OPENS, "components", failing)
     result = run("x", "--out", "out")
     assert result.exit_code == BackendError.exit_code
     assert result.stderr == "error: first \ufffd[2J\nsecond\n"
@@ -467,7 +470,6 @@ STUCK = """\
 import asyncio, json, sys
 from contextlib import asynccontextmanager
 from npc_local.cli import main as cli
-from npc_local.run import factory as casting
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.run.components import Components
 from tests.fakes import *
@@ -490,8 +492,7 @@ async def open_stuck(profile, **_):
     agents = Stuck("agents", replies)
     yield Components(FakeGenerator(), agents, agents, agents, FakeScorer())
 
-casting.open_components = open_stuck
-cli.main()
+cli.main(obj=open_stuck)
 """
 
 

@@ -28,7 +28,6 @@ from npc_local.core.errors import (
     StorageError,
 )
 from npc_local.core.offline.switches import go_offline
-from npc_local.run import factory as factory
 from npc_local.run.journal.lock import RunLock
 from tests.cli.test_main import CONFIG, ROOT
 from tests.run.journal.world import PROMPTS, RIGHT_NEGATIVE, Agents, Images, Log, cast_of
@@ -64,12 +63,15 @@ def home(tmp_path, monkeypatch):
     return log
 
 
+OPENS = {}  # "components": what the command has in place of a profile's
+
+
 def stage(monkeypatch, log, **parts):
     @asynccontextmanager
     async def open_world(profile, **_):
         yield cast_of(log, **({"agents": Named(log)} | parts))
 
-    monkeypatch.setattr(factory, "open_components", open_world)
+    monkeypatch.setitem(OPENS, "components", open_world)
 
 
 def write(prompts, name="p.jsonl"):
@@ -80,7 +82,11 @@ def write(prompts, name="p.jsonl"):
 def run(*arguments, json_lines=True, out="out"):
     options = ["--json"] if json_lines else []
     command = ["run", "--prompts", "p.jsonl", "--out", out, *options, *map(str, arguments)]
-    return CliRunner().invoke(cli.main, command)
+    return invoke(command)
+
+
+def invoke(command):
+    return CliRunner().invoke(cli.main, command, obj=OPENS.get("components"))
 
 
 def lines(result):
@@ -336,7 +342,7 @@ def test_a_directory_with_something_else_is_refused(home):
 def test_two_commands_on_one_directory_are_refused_before_any_server_starts(home, monkeypatch):
     run()
     opened = []
-    monkeypatch.setattr(factory, "open_components", lambda profile, **_: opened.append(profile))
+    monkeypatch.setitem(OPENS, "components", lambda profile, **_: opened.append(profile))
     lock = RunLock(Path("out"))
     try:
         result = run()
@@ -358,7 +364,7 @@ def test_two_commands_on_one_directory_are_refused_before_any_server_starts(home
     ],
 )
 def test_options_that_do_not_go_together(home, arguments, message):
-    result = CliRunner().invoke(cli.main, ["run", *arguments])
+    result = invoke(["run", *arguments])
     assert result.exit_code == ConfigError.exit_code
     assert message in result.stderr
 
@@ -408,19 +414,19 @@ def test_results_that_cannot_be_written_end_the_run(home, monkeypatch):
 def test_a_command_killed_before_its_first_step_begins_again(home):
     Path("out/logs").mkdir(parents=True)
     Path("out/logs/server.log").write_text("starting")
-    result = CliRunner().invoke(cli.main, ["run", "one", "--out", "out", "--json"])
+    result = invoke(["run", "one", "--out", "out", "--json"])
     assert result.exit_code == 0, result.stderr
 
 
 def test_prompts_of_the_command_line_go_on_with_an_out(home):
     command = ["run", *PROMPTS, "--seed", "7", "--out", "out", "--json"]
-    first = CliRunner().invoke(cli.main, command)
+    first = invoke(command)
     assert first.exit_code == 0, first.stderr
     calls = len(home.lines())
-    again = CliRunner().invoke(cli.main, command)
+    again = invoke(command)
     assert [same(one, "out") for one in lines(again)] == [same(one, "out") for one in lines(first)]
     assert len(home.lines()) == calls
-    other = CliRunner().invoke(cli.main, ["run", "one", "--seed", "7", "--out", "out"])
+    other = invoke(["run", "one", "--seed", "7", "--out", "out"])
     assert other.exit_code == ConfigError.exit_code
     assert "prompts: " in other.stderr
     assert len(home.lines()) == calls

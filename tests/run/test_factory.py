@@ -126,7 +126,7 @@ def test_a_generator_has_a_worker_on_each_of_its_devices(home):
     assert {one.fingerprint() for one in everyone} == {alone}  # who makes an image does not matter
 
 
-def test_more_devices_do_not_take_turns(home):
+def test_more_devices_do_not_share_a_gpu_with_agents(home):
     with pytest.raises(ConfigError, match='"phased" is for one GPU'):
         opened(home, "generators.tiny.more_devices=['cpu']", "profiles.tiny.gpu=phased")
 
@@ -255,7 +255,7 @@ def test_phased_parts_never_share_the_device(phased, tmp_path):
     async def scenario():
         parts = {"generator": generator, "scorer": FakeScorer(), "logs": tmp_path}
         async with open_components(profile, **parts) as components:
-            assert components.phases.served == {"eye", "mind"}
+            assert components.gpu_sharing.served == {"eye", "mind"}
             return await correct("two red circles", components, seed=1, candidates=2)
 
     correction = asyncio.run(scenario())
@@ -266,7 +266,7 @@ def test_phased_parts_never_share_the_device(phased, tmp_path):
     assert logs == {"eye": tmp_path / "eye.log", "mind": tmp_path / "mind.log"}
 
 
-def test_a_server_that_cannot_be_stopped_has_no_phases(home):
+def test_a_server_that_cannot_be_stopped_shares_no_gpu(home):
     text = CONFIG + PHASED.replace(
         'server = { model = "eye" }', 'base_url = "http://127.0.0.1:9/v1"'
     )
@@ -295,7 +295,7 @@ def test_a_generator_gives_its_device_back_and_takes_it_again(home):
     assert components.scorer._encoder.model is components.generator.pipe.text_encoder_2
 
 
-def test_a_generator_that_keeps_the_device_has_no_phases(phased):
+def test_a_generator_that_keeps_the_device_shares_no_gpu(phased):
     *_, profile = phased
 
     async def scenario():

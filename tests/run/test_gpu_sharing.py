@@ -1,4 +1,4 @@
-"""Two sides and one GPU: a device that asserts that only one of them is ever on it."""
+"""Two tenants and one GPU: a device that asserts that only one of them is ever on it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import random
 import pytest
 
 from npc_local.core.errors import BackendError
-from npc_local.run.gpu_sharing import GpuSharing, Phases, Side
+from npc_local.run.gpu_sharing import GpuSharing, Tenant
 
 
 class Device:
-    """A GPU that only one side may be on, and that only its holder may work on."""
+    """A GPU that only one tenant may be on, and that only its holder may work on."""
 
     def __init__(self) -> None:
         self.holder: str | None = None
         self.history: list[str] = []
         self.fail_next: str | None = None
 
-    def side(self, name: str) -> Side:
+    def tenant(self, name: str) -> Tenant:
         async def enter() -> None:
             await asyncio.sleep(0)
             assert self.holder is None, f"{name} enters while {self.holder} is there"
@@ -35,7 +35,7 @@ class Device:
             self.holder = None
             self.history.append(f"-{name}")
 
-        return Side(name, enter, leave)
+        return Tenant(name, enter, leave)
 
     def work(self, name: str) -> None:
         assert self.holder == name, f"{name} works while {self.holder} has the device"
@@ -47,13 +47,14 @@ def device() -> Device:
     return Device()
 
 
-def test_a_side_keeps_the_device_until_the_other_wants_it(device: Device) -> None:
+def test_a_tenant_keeps_the_device_until_the_other_wants_it(device: Device) -> None:
     async def scenario() -> None:
-        turns, images, agents = GpuSharing(), device.side("images"), device.side("agents")
-        for side in (images, images, agents, agents, images):
-            async with turns.turn(side):
-                device.work(side.name)
-        await turns.close()
+        images, agents = device.tenant("images"), device.tenant("agents")
+        sharing = GpuSharing(images, agents)
+        for tenant in (images, images, agents, agents, images):
+            async with sharing.lease(tenant):
+                device.work(tenant.name)
+        await sharing.close()
 
     asyncio.run(scenario())
     assert device.history == [
@@ -63,19 +64,20 @@ def test_a_side_keeps_the_device_until_the_other_wants_it(device: Device) -> Non
     ]
 
 
-def test_work_of_one_side_overlaps_and_is_drained_before_the_other(device: Device) -> None:
+def test_work_of_one_tenant_overlaps_and_is_drained_before_the_other(device: Device) -> None:
     async def scenario() -> None:
-        turns, images, agents = GpuSharing(), device.side("images"), device.side("agents")
+        images, agents = device.tenant("images"), device.tenant("agents")
+        sharing = GpuSharing(images, agents)
         both_inside = asyncio.Barrier(2)
 
         async def agent() -> None:
-            async with turns.turn(agents):
+            async with sharing.lease(agents):
                 await asyncio.wait_for(both_inside.wait(), 5)
                 await asyncio.sleep(0.01)
                 device.work("agents")
 
         async def image() -> None:
-            async with turns.turn(images):
+            async with sharing.lease(images):
                 device.work("images")
 
         first = [asyncio.create_task(agent()) for _ in range(2)]
@@ -87,16 +89,16 @@ def test_work_of_one_side_overlaps_and_is_drained_before_the_other(device: Devic
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_any_order_of_many_turns_keeps_the_sides_apart(device: Device, seed: int) -> None:
+def test_any_order_of_many_leases_keeps_the_tenants_apart(device: Device, seed: int) -> None:
     draw = random.Random(seed)
     plan = [draw.choice(["images", "agents"]) for _ in range(60)]
 
     async def scenario() -> None:
-        turns = GpuSharing()
-        sides = {name: device.side(name) for name in ("images", "agents")}
+        tenants = {name: device.tenant(name) for name in ("images", "agents")}
+        sharing = GpuSharing(**tenants)
 
         async def one(name: str, naps: int) -> None:
-            async with turns.turn(sides[name]):
+            async with sharing.lease(tenants[name]):
                 for _ in range(naps):
                     device.work(name)
                     await asyncio.sleep(0)
@@ -104,34 +106,36 @@ def test_any_order_of_many_turns_keeps_the_sides_apart(device: Device, seed: int
         await asyncio.wait_for(
             asyncio.gather(*(one(name, draw.randint(1, 4)) for name in plan)), 10
         )
-        await turns.close()
+        await sharing.close()
 
     asyncio.run(scenario())
     assert device.holder is None
 
 
-def test_a_side_that_cannot_enter_is_tried_again(device: Device) -> None:
+def test_a_tenant_that_cannot_enter_is_tried_again(device: Device) -> None:
     async def scenario() -> None:
-        turns, images, agents = GpuSharing(), device.side("images"), device.side("agents")
-        async with turns.turn(images):
+        images, agents = device.tenant("images"), device.tenant("agents")
+        sharing = GpuSharing(images, agents)
+        async with sharing.lease(images):
             pass
         device.fail_next = "agents"
         with pytest.raises(BackendError, match="cannot start"):
-            async with turns.turn(agents):
+            async with sharing.lease(agents):
                 pass
-        async with turns.turn(agents):
+        async with sharing.lease(agents):
             device.work("agents")
 
     asyncio.run(scenario())
     assert device.history == ["+images", "-images", "+agents", "agents"]
 
 
-def test_a_cancelled_turn_gives_the_device_free(device: Device) -> None:
+def test_a_cancelled_lease_frees_the_device(device: Device) -> None:
     async def scenario() -> None:
-        turns, images, agents = GpuSharing(), device.side("images"), device.side("agents")
+        images, agents = device.tenant("images"), device.tenant("agents")
+        sharing = GpuSharing(images, agents)
 
         async def forever() -> None:
-            async with turns.turn(agents):
+            async with sharing.lease(agents):
                 await asyncio.sleep(3600)
 
         task = asyncio.create_task(forever())
@@ -139,20 +143,20 @@ def test_a_cancelled_turn_gives_the_device_free(device: Device) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(5), turns.turn(images):
+        async with asyncio.timeout(5), sharing.lease(images):
             device.work("images")
 
     asyncio.run(scenario())
 
 
-def test_only_backends_on_the_gpu_need_its_turn(device: Device) -> None:
+def test_only_backends_on_the_gpu_need_a_lease(device: Device) -> None:
     async def scenario() -> None:
-        images, agents = device.side("images"), device.side("agents")
-        phases = Phases(GpuSharing(), images, agents, frozenset({"server"}))
-        async with phases.turns.turn(images), phases.for_agent("elsewhere"):
+        images, agents = device.tenant("images"), device.tenant("agents")
+        sharing = GpuSharing(images, agents, frozenset({"server"}))
+        async with sharing.lease(images), sharing.lease_for("elsewhere"):
             device.work("images")
         for name in ("server", None):
-            async with phases.for_agent(name):
+            async with sharing.lease_for(name):
                 device.work("agents")
 
     asyncio.run(scenario())
@@ -180,25 +184,25 @@ def test_what_entered_in_part_leaves_before_the_other_enters(device: Device) -> 
         on_device.discard("images")
 
     failed: list[bool] = []
-    agents = Side("agents", enter_in_part, leave)
-    images = Side("images", enter_images, leave_images)
+    agents = Tenant("agents", enter_in_part, leave)
+    images = Tenant("images", enter_images, leave_images)
 
     async def scenario() -> None:
-        turns = GpuSharing()
+        sharing = GpuSharing(images, agents)
         with pytest.raises(BackendError):
-            async with turns.turn(agents):
+            async with sharing.lease(agents):
                 pass
-        async with turns.turn(images):
+        async with sharing.lease(images):
             assert on_device == {"images"}
-        async with turns.turn(agents):
+        async with sharing.lease(agents):
             assert on_device == {"agents"}
-        await turns.close()
+        await sharing.close()
         assert not on_device
 
     asyncio.run(scenario())
 
 
-def test_a_side_that_cannot_leave_keeps_the_other_out(device: Device) -> None:
+def test_a_tenant_that_cannot_leave_keeps_the_other_out(device: Device) -> None:
     stuck = [True]
 
     async def leave() -> None:
@@ -208,16 +212,16 @@ def test_a_side_that_cannot_leave_keeps_the_other_out(device: Device) -> None:
     async def nothing() -> None:
         pass
 
-    agents, images = Side("agents", nothing, leave), Side("images", nothing, nothing)
+    agents, images = Tenant("agents", nothing, leave), Tenant("images", nothing, nothing)
 
     async def scenario() -> None:
-        turns = GpuSharing()
-        async with turns.turn(agents):
+        sharing = GpuSharing(images, agents)
+        async with sharing.lease(agents):
             pass
         with pytest.raises(BackendError, match="does not stop"):
-            async with turns.turn(images):
+            async with sharing.lease(images):
                 pytest.fail("entered beside it")
-        async with turns.turn(images):
+        async with sharing.lease(images):
             pass
 
     asyncio.run(scenario())
@@ -234,17 +238,69 @@ def test_a_cancelled_exchange_is_finished_before_the_next(device: Device) -> Non
     async def nothing() -> None:
         pass
 
-    agents, images = Side("agents", slow, nothing), device.side("images")
+    agents, images = Tenant("agents", slow, nothing), device.tenant("images")
 
     async def scenario() -> None:
-        turns = GpuSharing()
-        first = asyncio.create_task(turns.begin(agents))
+        sharing = GpuSharing(images, agents)
+        first = asyncio.create_task(sharing.acquire(agents))
         await asyncio.sleep(0.01)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
         assert entering == ["begin", "end"]
-        async with turns.turn(images):
+        async with sharing.lease(images):
             device.work("images")
 
     asyncio.run(scenario())
+
+
+def test_closing_waits_for_the_work_under_way(device: Device) -> None:
+    async def scenario() -> None:
+        images, agents = device.tenant("images"), device.tenant("agents")
+        sharing = GpuSharing(images, agents)
+        let_go = asyncio.Event()
+
+        async def image() -> None:
+            async with sharing.lease(images):
+                await let_go.wait()
+                device.work("images")
+
+        working = asyncio.create_task(image())
+        while device.holder is None:
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(sharing.close())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not closing.done()
+        assert device.holder == "images"
+        let_go.set()
+        await asyncio.gather(working, closing)
+
+    asyncio.run(scenario())
+    assert device.history == ["+images", "images", "-images"]
+
+
+def test_the_device_changes_hands_only_when_all_is_quiet(device: Device) -> None:
+    async def scenario() -> None:
+        images, agents = device.tenant("images"), device.tenant("agents")
+        sharing = GpuSharing(images, agents)
+        quiet = False
+        sharing.quiet = lambda: quiet
+
+        async def work(tenant: Tenant) -> None:
+            async with sharing.lease(tenant):
+                device.work(tenant.name)
+
+        await work(agents)  # nobody had it: there is nothing to wait for
+        waiting = asyncio.create_task(work(images))
+        for _ in range(20):
+            await asyncio.sleep(0)
+            sharing.look_again()
+        await work(agents)
+        assert device.history == ["+agents", "agents", "agents"]
+        quiet = True
+        sharing.look_again()
+        await waiting
+
+    asyncio.run(scenario())
+    assert device.history == ["+agents", "agents", "agents", "-agents", "+images", "images"]

@@ -18,7 +18,7 @@ from npc_local.agents import Rules
 from npc_local.core.errors import BackendError, NpcError, StorageError
 from npc_local.core.records import Caption, Checklist, Demand, Negative, Render, Shot, Verdict
 from npc_local.loop import correct
-from npc_local.run.gpu_sharing import GpuSharing, Phases, Side
+from npc_local.run.gpu_sharing import GpuSharing, Tenant
 from npc_local.run.journal.journal import Journal
 from npc_local.run.stages import Stages
 from tests.run.journal.world import PROMPTS, Agents, Images, Log, Scores, cast_of, search_all
@@ -497,16 +497,16 @@ def test_a_scorer_on_the_generator_s_encoder_works_in_its_thread(log, shared):
 
 
 class Gpu:
-    """A GPU that one side at a time may work on; its history, one entry an exchange."""
+    """A GPU that one tenant at a time may work on; its history, one entry an exchange."""
 
     def __init__(self):
         self.holder, self.history = None, []
 
-    def phases(self, served=("agents",)):
-        sides = [self._side(name) for name in ("images", "agents")]
-        return Phases(GpuSharing(), *sides, frozenset(served))
+    def sharing(self, served=("agents",)):
+        images, agents = (self._tenant(name) for name in ("images", "agents"))
+        return GpuSharing(images, agents, frozenset(served))
 
-    def _side(self, name):
+    def _tenant(self, name):
         async def enter():
             assert self.holder is None
             self.holder = name
@@ -516,7 +516,7 @@ class Gpu:
             assert self.holder == name
             self.holder = None
 
-        return Side(name, enter, leave)
+        return Tenant(name, enter, leave)
 
 
 class OnGpu(Agents):
@@ -545,13 +545,16 @@ def test_many_prompts_share_each_turn_on_the_gpu(log, journal, kept):
 
     async def scenario():
         cast = cast_of(log, agents=OnGpu(log, gpu), generator=ImagesOnGpu(log, gpu))
-        cast = replace(cast, phases=gpu.phases())
+        cast = replace(cast, gpu_sharing=gpu.sharing())
         steps = Stages(cast, journal if kept else None, agents=2)
         seeds = range(8)
-        found = await asyncio.gather(
-            *(correct(PROMPT, stages=steps, seed=seed, candidates=3) for seed in seeds)
-        )
-        await cast.phases.turns.close()
+
+        async def search(seed):
+            with steps.search():
+                return await correct(PROMPT, stages=steps, seed=seed, candidates=3)
+
+        found = await asyncio.gather(*map(search, seeds))
+        await cast.gpu_sharing.close()
         assert [one.error for one in found] == [None] * len(seeds)
         return found
 
@@ -579,16 +582,21 @@ def test_the_gpu_waits_for_an_answer_to_be_kept_and_the_next_question(log, journ
             return await super().complete(request)
 
     async def one_prompt(steps):
-        await steps.checklist(PROMPT)
-        await steps.propose(PROMPT, Caption("sand"), "no second", 3)
+        with steps.search():
+            await steps.checklist(PROMPT)
+            await steps.propose(PROMPT, Caption("sand"), "no second", 3)
+
+    async def one_image(steps):
+        with steps.search():
+            await steps.generate(SHOT)
 
     async def scenario():
         agents = OnGpuHeld(log)
         cast = cast_of(log, agents=agents, generator=ImagesOnGpu(log, gpu))
-        steps = Stages(replace(cast, phases=gpu.phases()), journal)
+        steps = Stages(replace(cast, gpu_sharing=gpu.sharing()), journal)
         asking = asyncio.create_task(one_prompt(steps))
         await agents.entered.wait()
-        making = asyncio.create_task(steps.generate(SHOT))
+        making = asyncio.create_task(one_image(steps))
         await asyncio.sleep(0.05)  # it waits for its turn now
         agents.release.set()
         await asyncio.wait_for(asyncio.gather(asking, making), 10)
@@ -600,7 +608,7 @@ def test_the_gpu_waits_for_an_answer_to_be_kept_and_the_next_question(log, journ
 def test_an_answer_that_is_kept_takes_no_turn(log, journal):
     async def search(gpu):
         cast = cast_of(log, agents=OnGpu(log, gpu), generator=ImagesOnGpu(log, gpu))
-        steps = Stages(replace(cast, phases=gpu.phases()), journal)
+        steps = Stages(replace(cast, gpu_sharing=gpu.sharing()), journal)
         return await search_all(steps, [PROMPT])
 
     first, second = Gpu(), Gpu()
@@ -614,7 +622,7 @@ def test_agents_elsewhere_take_no_turn(log):
 
     async def scenario():
         cast = cast_of(log, generator=ImagesOnGpu(log, gpu))
-        steps = Stages(replace(cast, phases=gpu.phases(served=())))
+        steps = Stages(replace(cast, gpu_sharing=gpu.sharing(served=())))
         await search_all(steps, [PROMPT])
 
     asyncio.run(scenario())
@@ -633,8 +641,7 @@ def test_a_turn_lasts_until_the_image_is_made_although_nobody_waits(log):
 
     async def scenario():
         generator = Waiting(log)
-        phases = gpu.phases()
-        steps = Stages(replace(cast_of(log, generator=generator), phases=phases))
+        steps = Stages(replace(cast_of(log, generator=generator), gpu_sharing=gpu.sharing()))
         task = asyncio.create_task(steps.generate(SHOT))
         await entered(generator)
         task.cancel()
@@ -653,7 +660,7 @@ def test_a_turn_lasts_until_the_image_is_made_although_nobody_waits(log):
 def test_who_gives_up_while_queueing_holds_nothing(log):
     async def scenario():
         generator, gpu = HeldImages(log), Gpu()
-        steps = Stages(replace(cast_of(log, generator=generator), phases=gpu.phases()))
+        steps = Stages(replace(cast_of(log, generator=generator), gpu_sharing=gpu.sharing()))
         first = asyncio.create_task(steps.generate(SHOT))
         await entered(generator)
         queueing = [asyncio.create_task(steps.generate(SHOT)) for _ in range(3)]

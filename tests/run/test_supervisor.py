@@ -29,7 +29,6 @@ import asyncio, os, signal, sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from npc_local.cli import main as cli
-from npc_local.run import factory as casting
 from npc_local.core.errors import DeviceLostError
 from tests.run.journal.world import Images, Log, cast_of
 from tests.run.test_batch import Named
@@ -66,8 +65,7 @@ async def open_dying(profile, **_):
     children(os.getpid())
     yield cast_of(log, generator=Dying(log), agents=Agents(log))
 
-casting.open_components = open_dying
-cli.main()
+cli.main(obj=open_dying)
 """
 
 

@@ -258,6 +258,7 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> Job:
     from npc_local.bench.arms import ARMS
     from npc_local.bench.run_suite import Job, default_directory
     from npc_local.bench.runner import GIVEN
+    from npc_local.run.factory import open_components
     from npc_local.run.pool import AGENTS
     from npc_local.run.supervisor import choose_directory
 
@@ -294,6 +295,7 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> Job:
         retry_errors=asked.retry_errors,
         export=asked.export,
         given=asked.images,
+        open_components=click.get_current_context().obj or open_components,
     )
 
 

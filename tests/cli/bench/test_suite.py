@@ -19,7 +19,6 @@ from npc_local.cli import main as cli
 from npc_local.core.errors import BackendError, GeneratorError, ModelFilesError, StorageError
 from npc_local.core.hashing import pixel_hash
 from npc_local.core.records import Render
-from npc_local.run import factory as factory
 from npc_local.run.components import Components
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.draw import draw
@@ -70,9 +69,10 @@ def bench(tmp_path, monkeypatch):
                 judge=None if named is None else judge or agents,
             )  # fmt: skip
 
-        monkeypatch.setattr(factory, "open_components", open_components)
         small = ["--per-tag", "1"] if suite == "shapes" else []
-        result = CliRunner().invoke(cli.main, ["bench", suite, *small, *arguments])
+        result = CliRunner().invoke(
+            cli.main, ["bench", suite, *small, *arguments], obj=open_components
+        )
         return result, generator
 
     return run

@@ -107,7 +107,8 @@ class Agents:
 
     def _propose(self, request, pixel):
         texts = ("sand", "sky", "sea")
-        return {"negatives": [{"text": text, "kind": "untargeted"} for text in texts]}
+        kind = request.fields["kinds"][-1]
+        return {"negatives": [{"text": text, "kind": kind} for text in texts]}
 
     def accepts(self, prompt: str) -> None:
         pass
@@ -154,8 +155,12 @@ def summary(correction) -> dict:
 
 async def search_all(stages: Stages, prompts=PROMPTS, seed: int = 7) -> list[dict]:
     """Run all prompts at once."""
-    searches = (correct(prompt, stages=stages, seed=seed, candidates=3) for prompt in prompts)
-    return [summary(found) for found in await asyncio.gather(*searches)]
+
+    async def search(prompt):
+        with stages.search():
+            return summary(await correct(prompt, stages=stages, seed=seed, candidates=3))
+
+    return await asyncio.gather(*map(search, prompts))
 
 
 def run(directory: Path, log: Log, prompts=PROMPTS) -> list[dict]:
