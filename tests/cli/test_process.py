@@ -21,7 +21,6 @@ WORLD = """\
 from contextlib import asynccontextmanager
 from pathlib import Path
 from npc_local.cli import main as cli
-from npc_local.run import factory
 from tests.run.journal.world import Log, cast_of
 from tests.run.test_batch import Named
 
@@ -30,8 +29,7 @@ async def open_world(profile, **_):
     log = Log(Path("calls"))
     yield cast_of(log, agents=Named(log))
 
-factory.open_components = open_world
-cli.main()
+cli.main(obj=open_world)
 """
 MANY = 100  # prompts, whose lines are more than a pipe or a socket holds
 
@@ -123,13 +121,13 @@ def test_a_command_whose_output_is_lost_ends_with_7(home, command, code):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 def test_whoever_ends_a_command_in_another_way_has_everything_kept_too(home, how):
     slow = WORLD.replace(
-        "cli.main()",
+        "cli.main(obj=open_world)",
         "import asyncio, sys\n"
         "async def wait(self, request):\n"
         "    print('waiting', file=sys.stderr)\n"
         "    await asyncio.Event().wait()\n"
         "Named.complete = wait\n"
-        "cli.main()",
+        "cli.main(obj=open_world)",
     )
     child = begin(home, "run", "one", "--out", "out", program=("-c", slow))
     with ending(child):
