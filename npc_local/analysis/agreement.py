@@ -20,6 +20,7 @@ from npc_local.bench.analysis import statistics
 from npc_local.bench.arms import SEED_STRIDE, shuffled
 from npc_local.bench.suites.scoring import mean
 from npc_local.core.errors import ConfigError
+from npc_local.core.files import paths
 from npc_local.core.hashing import pixel_hash
 from npc_local.core.records import Candidate, Kind, Negative
 from npc_local.run.journal.database import IDENTITY, NAME
@@ -87,7 +88,7 @@ def open_run(directory: Path) -> Journal:
         identity = json.loads((directory / IDENTITY).read_bytes())
     except (OSError, ValueError):
         identity = None
-    if not isinstance(identity, dict) or not (directory / NAME).is_file():
+    if not isinstance(identity, dict) or not paths.is_file(directory / NAME, ConfigError):
         raise ConfigError(f"{directory}: no run of a benchmark; name the --out of one")
     return Journal.open(directory, identity)
 

@@ -19,6 +19,8 @@ from functools import lru_cache
 
 from PIL import Image
 
+from npc_local.core.files.images import as_rgb
+
 FACTOR = 28
 """Pixels of one visual token's side in Qwen2-VL and Qwen2.5-VL (patch 14, merged by 2)."""
 MIN_PIXELS = 4 * FACTOR**2
@@ -61,16 +63,11 @@ def data_url(image: Image.Image, max_pixels: int, factor: int = FACTOR) -> str:
 
     Raises:
         TypeError: not an image in memory; an address or a path is never followed.
-        ValueError: the image is too long and thin.
+        ValueError: the image is too long and thin, or of greys without an agreed white.
     """
     if not isinstance(image, Image.Image):
         raise TypeError(f"images are sent as data, never as {type(image).__name__}")
-    if image.has_transparency_data:
-        layers = image.convert("RGBA")
-        image = Image.new("RGB", image.size, "white")
-        image.paste(layers, mask=layers.getchannel("A"))
-    elif image.mode != "RGB":
-        image = image.convert("RGB")
+    image = as_rgb(image)
     return _encode(image.tobytes(), image.width, image.height, max_pixels, factor)
 
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from npc_local.backends.base import Reply, Request, Role
 from npc_local.core.errors import BackendError, ConfigError
+from npc_local.core.files import paths
 from npc_local.core.hashing import digest
 
 
@@ -50,9 +51,9 @@ class ScriptedBackend:
             ConfigError: the file cannot be read, is not JSON, or does not map roles to replies.
         """
         try:
-            replies = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"backend {name}: {path}: {error.strerror}") from error
+            replies = json.loads(paths.read(path, ConfigError))
+        except ConfigError as error:
+            raise ConfigError(f"backend {name}: {error}") from error
         except ValueError as error:
             raise ConfigError(f"backend {name}: {path}: not JSON: {error}") from error
         if not isinstance(replies, dict):

@@ -31,6 +31,7 @@ from npc_local.bench.suites.export import check_export, export, images_from
 from npc_local.bench.suites.suite import Suite
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.config.settings import BackendSettings
+from npc_local.core.files import paths
 from npc_local.core.files.atomic import write_durably
 from npc_local.core.hashing import digest
 from npc_local.core.offline import egress
@@ -94,7 +95,7 @@ def default_directory(suite: Suite, profile: ResolvedProfile, images: Path | Non
     """
     settings = {
         "suite": [suite.name, suite.fingerprint()],
-        "images": None if images is None else str(images.absolute()),
+        "images": None if images is None else str(paths.absolute(images)),
         "candidates": profile.candidates,
         "rules": [profile.strictness, profile.votes],
         "generator": profile.generator.model_dump(mode="json", exclude={"device"}),

@@ -15,6 +15,8 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from npc_local.core.errors import StorageError
+from npc_local.core.files import paths
 from npc_local.core.records import (
     Candidate,
     Caption,
@@ -106,7 +108,8 @@ class LiveView:
         style = _STATUS_STYLE[correction.status]
         self._print(Text.assemble("" if self._terse else "\n", (_outcome(correction), style)))
         rows = [("fixed", text) for text in _fixed(correction)]
-        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        there = paths.is_dir(folder, StorageError)
+        names = [path.name for path in paths.children(folder, StorageError)] if there else []
         if failed:
             rows.append(("kept", ", ".join(names) or "nothing"))
             rows.append(("in", str(folder)))

@@ -19,6 +19,7 @@ from npc_local.cli import options
 from npc_local.cli.notes import tell_markup
 from npc_local.cli.process import INTERRUPTED, run_as_process
 from npc_local.core.errors import ConfigError, NpcError
+from npc_local.core.files import paths
 from npc_local.core.versions import __version__
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class _Commands(click.Group):
         try:
             with guard():
                 try:
+                    paths.working_directory()  # deleted: libraries trip over it in their own ways
                     return super().invoke(ctx)
                 finally:
                     _tell_blocked()

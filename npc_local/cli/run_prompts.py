@@ -12,6 +12,7 @@ from typing import TextIO
 
 from npc_local.cli.live_view import LiveView
 from npc_local.core.config.load import ResolvedProfile
+from npc_local.core.files import paths
 from npc_local.core.records import Correction
 from npc_local.loop import StageFinished, StageStarted, correct
 from npc_local.run.factory import open_components
@@ -51,7 +52,8 @@ def output(wanted: Path | None) -> Iterator[tuple[Path, Path | None]]:
         StorageError: the directory has something else in it, or cannot be written to.
     """
     if wanted is not None and is_run(wanted / _JOURNAL):
-        yield wanted.absolute(), wanted.absolute() / _JOURNAL
+        directory = paths.absolute(wanted)
+        yield directory, directory / _JOURNAL
         return
     with output_directory(wanted) as directory:
         yield directory, None if wanted is None else directory / _JOURNAL

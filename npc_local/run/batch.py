@@ -26,7 +26,8 @@ from rich.progress import (
 from rich.text import Text
 
 from npc_local.core.config.load import ResolvedProfile
-from npc_local.core.errors import ConfigError, NpcError
+from npc_local.core.errors import ConfigError, NpcError, StorageError
+from npc_local.core.files import paths
 from npc_local.core.records import Correction, Status
 from npc_local.core.terminal import error_console, plain
 from npc_local.core.threads import run_in, run_interruptibly
@@ -220,7 +221,7 @@ def _check_folders(job: Job) -> None:
         return
     orders = {order.number: order for order in job.orders}
     others = []
-    for path in sorted(job.directory.glob("[0-9]*-*")):
+    for path in paths.children(job.directory, StorageError, "[0-9]*-*"):
         head, _, _ = path.name.partition("-")
         order = orders.get(int(head)) if head.isdecimal() else None
         if order is not None and (change := _change(path, order)):

@@ -13,7 +13,8 @@ from npc_local.backends.base import Backend
 from npc_local.backends.recording import RecordedBackend
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.config.settings import BackendSettings, EncoderSettings
-from npc_local.core.errors import ConfigError
+from npc_local.core.errors import ConfigError, ModelFilesError
+from npc_local.core.files import paths
 from npc_local.core.offline.egress import permit
 from npc_local.generator.base import Generator
 from npc_local.run.components import Components
@@ -231,7 +232,8 @@ def _held_by(generator: Generator, encoder: EncoderSettings) -> Source | None:
         # been done to it since is not known: its word vectors are not kept on disk.
         pipe = generator.pipe
         home, model = getattr(pipe, "name_or_path", None), getattr(pipe, part, None)
-        same = home and Path(home).resolve() == encoder.path.resolve()
+        here = paths.resolved(encoder.path, ModelFilesError)
+        same = home and paths.resolved(Path(home), ModelFilesError) == here
         if same and str(getattr(model, "dtype", None)) == f"torch.{encoder.dtype}":
             return Source(
                 lambda: TextEncoder.of_pipeline(encoder, pipe),

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from npc_local.core.config.load import ResolvedProfile
+from npc_local.core.errors import StorageError
+from npc_local.core.files import paths
 from npc_local.run.components import Components
 from npc_local.run.factory import open_components
 from npc_local.run.identity import run_identity
@@ -24,8 +26,12 @@ from npc_local.run.stages import Stages
 
 
 def is_run(directory: Path) -> bool:
-    """Whether a run with a journal has begun in a directory."""
-    return (directory / runlock.NAME).exists()
+    """Whether a run with a journal has begun in a directory.
+
+    Raises:
+        StorageError: it cannot be looked at.
+    """
+    return paths.exists(directory / runlock.NAME, StorageError)
 
 
 class OpenComponents(Protocol):

@@ -25,7 +25,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from npc_local.core.errors import DeviceLostError, NpcError
+from npc_local.core.errors import DeviceLostError, NpcError, StorageError
+from npc_local.core.files import paths
 from npc_local.run.journal import database as journal_file
 
 INTERRUPTED = 130
@@ -83,16 +84,26 @@ def choose_directory(wanted: Path | None, *, fresh: bool) -> Path:
 
     None is a new directory under ./npc-local-runs. `fresh` takes the first of DIR, DIR-2, DIR-3 and
     so on that is not there yet, or is empty.
+
+    Raises:
+        StorageError: it cannot be told whether one is there.
     """
     if wanted is None:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         wanted = Path("npc-local-runs", name)
-    first = path = wanted.absolute()
+    first = path = paths.absolute(wanted)
     number = 1
-    while fresh and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    while fresh and not _is_new(path):
         number += 1
         path = first.with_name(f"{first.name}-{number}")
     return path
+
+
+def _is_new(path: Path) -> bool:
+    """Return whether a run can begin there: nothing is, or an empty directory."""
+    if not paths.exists(path, StorageError):
+        return True
+    return paths.is_dir(path, StorageError) and not paths.children(path, StorageError)
 
 
 class Link:

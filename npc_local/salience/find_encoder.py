@@ -8,6 +8,7 @@ from pathlib import Path
 from npc_local.core.config.load import load_config
 from npc_local.core.config.settings import EncoderSettings, listed
 from npc_local.core.errors import ConfigError, ModelFilesError
+from npc_local.core.files import paths
 from npc_local.core.files.model_directory import read_json, require_directory
 from npc_local.salience.encoders.text_encoder import kind_of
 
@@ -64,7 +65,7 @@ def chosen_encoder(
         ConfigError: neither an encoder of models.toml nor a directory has that name.
         ModelFilesError: the directory has no text encoder.
     """
-    if encoder is not None and "://" not in encoder and Path(encoder).is_dir():
+    if encoder is not None and "://" not in encoder and paths.is_dir(Path(encoder), ConfigError):
         settings = encoder_in(Path(encoder))
     else:
         known = load_config(config, overrides)
@@ -82,7 +83,7 @@ def _encoders(path: Path) -> Iterator[EncoderSettings]:
     for part, tokenizer in _PLACES:
         config = path / part / "config.json"
         vocabulary = path / tokenizer
-        if not config.is_file() or not _has_tokenizer(vocabulary):
+        if not paths.is_file(config, ModelFilesError) or not _has_tokenizer(vocabulary):
             continue
         found = str(read_json(config).get("model_type", ""))
         if found in _UNSUITABLE:
@@ -100,4 +101,4 @@ def _encoders(path: Path) -> Iterator[EncoderSettings]:
 
 def _has_tokenizer(folder: Path) -> bool:
     names = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json")
-    return any((folder / name).is_file() for name in names)
+    return any(paths.is_file(folder / name, ModelFilesError) for name in names)

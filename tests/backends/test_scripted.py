@@ -90,5 +90,5 @@ def test_a_bad_file_is_a_config_error(tmp_path, text, message):
 
 
 def test_a_missing_file_is_a_config_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"none\.json: No such file"):
+    with pytest.raises(ConfigError, match=r"none\.json: no such file"):
         ScriptedBackend.from_file("s", tmp_path / "none.json")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from npc_local.core.config.settings import ChatBackendSettings, ServerSettings
 from npc_local.core.errors import ConfigError, ModelFilesError
+from npc_local.core.files import paths
 from npc_local.core.files.model_directory import check_weights, read_json, require_directory
 from npc_local.core.offline.switches import child_environment
 
@@ -64,8 +65,8 @@ def interpreter(name: str, server: ServerSettings) -> Path:
         ConfigError: it is not there.
     """
     # Not resolved: a virtual environment's interpreter is a link that must be called by its name.
-    python = Path(sys.executable) if server.python is None else server.python.absolute()
-    if not python.is_file():
+    python = Path(sys.executable) if server.python is None else paths.absolute(server.python)
+    if not paths.is_file(python, ConfigError):
         raise ConfigError(
             f"backends.{name}.server.python: {python}: no such file; name the interpreter of the "
             "environment that has vLLM (ENVIRONMENT/bin/python)"
@@ -91,7 +92,7 @@ def command(
                 f"npc-local's to set or to leave out ({taken[0]})"
             )
     flags = {
-        "model": server.model.absolute(),
+        "model": paths.absolute(server.model),
         "served-model-name": settings.model,
         "host": HOST,
         "port": port,
@@ -143,7 +144,7 @@ def check_directory(server: ServerSettings) -> None:
     require_directory(folder)
     config = read_json(folder / "config.json")
     check_weights(folder)
-    if not any(folder.glob("*.safetensors")):
+    if not paths.children(folder, ModelFilesError, "*.safetensors"):
         raise ModelFilesError(f"{folder}: no *.safetensors; copy or download the model again")
     _require_one(folder, "tokenizer", _TOKENIZERS)
     if "vision_config" in config:
@@ -152,12 +153,14 @@ def check_directory(server: ServerSettings) -> None:
         flag.startswith(("--chat-template", "--chat_template")) for flag in server.arguments
     ):
         tokenizer = folder / "tokenizer_config.json"
-        if not (tokenizer.is_file() and read_json(tokenizer).get("chat_template")):
+        if not (
+            paths.is_file(tokenizer, ModelFilesError) and read_json(tokenizer).get("chat_template")
+        ):
             _require_one(folder, "chat template", _TEMPLATES)
 
 
 def _require_one(folder: Path, what: str, names: tuple[str, ...]) -> None:
-    if not any((folder / name).exists() for name in names):
+    if not any(paths.exists(folder / name, ModelFilesError) for name in names):
         raise ModelFilesError(
             f"{folder}: no {what} ({' or '.join(names)}); copy or download the model again"
         )

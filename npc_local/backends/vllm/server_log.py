@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from npc_local.core.errors import BackendError
+from npc_local.core.files import paths
+
 _TAIL_LINES, _TAIL_BYTES = 15, 6000
 
 
@@ -20,7 +23,7 @@ class ServerLog:
 
     def __init__(self, name: str, path: Path | None) -> None:
         """Take the backend's name and the user's file, if there is one."""
-        self.path = None if path is None else path.absolute()
+        self.path = None if path is None else paths.absolute(path)
         self.kept = path is not None
         self._name = name
         self._start = 0  # bytes before what is looked at
@@ -34,7 +37,7 @@ class ServerLog:
         if self.path is None:
             prefix = f"npc-local-{re.sub(r'[^A-Za-z0-9_-]+', '-', self._name)}-"
             with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".log", delete=False) as file:
-                self.path = Path(file.name).absolute()
+                self.path = paths.absolute(Path(file.name))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.skip()
         return self.path
@@ -42,7 +45,7 @@ class ServerLog:
     def skip(self) -> None:
         """Look only at what comes from now on."""
         if self.path is not None:
-            self._start = self.path.stat().st_size if self.path.exists() else 0
+            self._start = self.path.stat().st_size if paths.exists(self.path, BackendError) else 0
 
     def lines(self) -> Iterator[str]:
         """Yield what was written, without blank lines."""
@@ -50,13 +53,13 @@ class ServerLog:
 
     def tail(self) -> list[str]:
         """Return the last lines of it."""
-        if self.path is None or not self.path.exists():
+        if self.path is None or not paths.exists(self.path, BackendError):
             return []
         start = max(self._start, self.path.stat().st_size - _TAIL_BYTES)
         return list(self._lines(start))[-_TAIL_LINES:]
 
     def _lines(self, start: int) -> Iterator[str]:
-        if self.path is None or not self.path.exists():
+        if self.path is None or not paths.exists(self.path, BackendError):
             return
         with self.path.open("rb") as file:
             file.seek(start)

@@ -17,6 +17,7 @@ from PIL.Image import Image
 from npc_local.bench.suites.record_files import as_line
 from npc_local.bench.suites.suite import BenchItem, Suite
 from npc_local.core.errors import ConfigError, StorageError
+from npc_local.core.files import paths
 from npc_local.core.files.images import open_image
 
 QUALITY = 95
@@ -34,13 +35,17 @@ def check_export(root: Path, suite: Suite) -> None:
             read.
     """
     try:
-        there = next(path for path in (root, *root.absolute().parents) if path.exists())
-        if not there.is_dir():
+        there = next(
+            path
+            for path in (root, *paths.absolute(root).parents)
+            if paths.exists(path, StorageError)
+        )
+        if not paths.is_dir(there, StorageError):
             raise StorageError(f"{there} is no directory; name another one for the export")
         if there != root:
             return
-        scratch = [path for path in root.iterdir() if _is_scratch(path, suite)]
-        for path in sorted(root.iterdir()):
+        scratch = [path for path in paths.children(root, StorageError) if _is_scratch(path, suite)]
+        for path in paths.children(root, StorageError):
             if path not in scratch and not _is_export(path, suite):
                 raise StorageError(
                     f"{root} holds something already that is no export of {suite.title}: "
@@ -66,7 +71,9 @@ def export(directory: Path, suite: Suite, images: Iterable[tuple[BenchItem, Imag
         ValueError: two images of one number.
     """
     try:
-        if directory.exists() and not (_is_export(directory, suite) or _is_empty(directory)):
+        if paths.exists(directory, StorageError) and not (
+            _is_export(directory, suite) or _is_empty(directory)
+        ):
             raise StorageError(f"{directory} holds something already; name a new directory")
         directory.parent.mkdir(parents=True, exist_ok=True)
         scratch, old = (_new_scratch(directory.parent) for _ in range(2))
@@ -74,12 +81,12 @@ def export(directory: Path, suite: Suite, images: Iterable[tuple[BenchItem, Imag
             scratch.chmod(0o755)  # mkdtemp's is the owner's alone
             for item, image in images:
                 path = scratch / f"{item.number}.jpg"
-                if path.exists():
+                if paths.exists(path, StorageError):
                     raise ValueError(f"two images of number {item.number}")
                 image.convert("RGB").save(path, "JPEG", quality=QUALITY, subsampling=0)
             lines = "".join(as_line(item.record) + "\n" for item in suite.items())
             (scratch / suite.metadata).write_text(lines, encoding="utf-8", newline="\n")
-            if directory.exists():
+            if paths.exists(directory, StorageError):
                 directory.replace(old)  # one that holds something cannot be replaced in one step
             scratch.replace(directory)
         finally:
@@ -98,19 +105,22 @@ def _is_scratch(path: Path, suite: Suite) -> bool:
 
 
 def _is_export(path: Path, suite: Suite) -> bool:
-    return _is_ours(path, suite) and (path / suite.metadata).is_file()
+    return _is_ours(path, suite) and paths.is_file(path / suite.metadata, StorageError)
 
 
 def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+    return paths.is_dir(path, StorageError) and not paths.children(path, StorageError)
 
 
 def _is_ours(path: Path, suite: Suite) -> bool:
     """Whether a directory holds nothing but what an export of the suite has."""
     return (
-        path.is_dir()
-        and not path.is_symlink()
-        and all(one.name == suite.metadata or _IMAGE.fullmatch(one.name) for one in path.iterdir())
+        paths.is_dir(path, StorageError)
+        and not paths.is_symlink(path, StorageError)
+        and all(
+            file.name == suite.metadata or _IMAGE.fullmatch(file.name)
+            for file in paths.children(path, StorageError)
+        )
     )
 
 
@@ -123,14 +133,14 @@ def images_from(directory: Path, items: Sequence[BenchItem]) -> dict[int, Path]:
     Raises:
         ConfigError: images are missing, doubled or unreadable; one message names them all.
     """
-    if not directory.is_dir():
+    if not paths.is_dir(directory, ConfigError):
         raise ConfigError(f"{directory}: no such directory")
     found: dict[int, Path] = {}
     missing: list[int] = []
     faults: list[str] = []
     for item in items:
-        paths = [directory / f"{item.number}{suffix}" for suffix in SUFFIXES]
-        there = [path for path in paths if path.exists()]
+        places = [directory / f"{item.number}{suffix}" for suffix in SUFFIXES]
+        there = [path for path in places if paths.exists(path, ConfigError)]
         if not there:
             missing.append(item.number)
         elif len(there) > 1:

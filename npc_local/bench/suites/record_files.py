@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from npc_local.core.errors import ConfigError, PromptError
+from npc_local.core.files import paths
 from npc_local.core.prompts import check_prompt
 from npc_local.core.strict_json import read_object
 
@@ -48,8 +49,8 @@ def find(data: Path | None, name: str) -> Path:
         ConfigError: it is not there; the message says how to get it.
     """
     place = DIRECTORY if data is None else data
-    path = place / name if place.is_dir() or data is None else place
-    if not path.is_file():
+    path = place / name if data is None or paths.is_dir(place, ConfigError) else place
+    if not paths.is_file(path, ConfigError):
         raise ConfigError(f"{path}: no such file; {_HOW}")
     return path
 
@@ -103,9 +104,7 @@ def as_line(record: Mapping[str, Any]) -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        text = paths.read(path, ConfigError).decode()
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}, line {line}: not UTF-8; {_HOW}") from error

@@ -15,6 +15,7 @@ from npc_local.cli.doctor.files import inspect_files
 from npc_local.cli.doctor.findings import Finding, error, from_exception
 from npc_local.core.config.settings import EncoderSettings, GeneratorSettings
 from npc_local.core.errors import ConfigError, ModelFilesError, NpcError
+from npc_local.core.files import paths
 from npc_local.core.files.model_directory import check_weights, read_json, require_directory
 from npc_local.generator.loading.directory import INDEX, check_directory, components, lora_file
 
@@ -54,7 +55,7 @@ def inspect_pipeline(settings: GeneratorSettings) -> Iterator[Finding]:
 def _named_files(settings: GeneratorSettings) -> Iterator[Finding]:
     """Yield what is wrong with the files that a generator names beside its directory."""
     gguf = settings.gguf
-    if gguf is not None and not gguf.is_file():
+    if gguf is not None and not paths.is_file(gguf, ModelFilesError):
         yield error("no such file (gguf)", gguf, "copy it there, or correct the setting")
     elif gguf is not None:
         with gguf.open("rb") as stream:
@@ -63,7 +64,7 @@ def _named_files(settings: GeneratorSettings) -> Iterator[Finding]:
     for lora in settings.loras:
         try:
             lora_file(lora)
-            if lora.path.is_dir():
+            if paths.is_dir(lora.path, ModelFilesError):
                 check_weights(lora.path)
         except ModelFilesError as caught:
             yield from_exception(caught, lora.path)
@@ -104,7 +105,9 @@ def inspect_served_model(
         yield from_exception(caught, root)
         return
     found = [*inspect_files(root), *_weights(root, TRANSFORMERS)]
-    if not (root / "tekken.json").is_file():  # Mistral's own format, with no further files
+    if not paths.is_file(
+        root / "tekken.json", ModelFilesError
+    ):  # Mistral's own format, with no further files
         found += _tokenizer(root)
     if "vision_config" in config:
         found += _one_of(root, _PROCESSORS, "the image processor's configuration")
@@ -133,13 +136,15 @@ def inspect_served_model(
 
 def inspect_directory(root: Path) -> Iterator[Finding]:
     """Yield what is wrong with a model directory, whichever kind it is."""
-    if (root / INDEX).is_file():
+    if paths.is_file(root / INDEX, ModelFilesError):
         yield from inspect_pipeline(
             GeneratorSettings(
                 path=root, steps=1, negative_steps=1, true_cfg_scale=2, height=16, width=16
             )
         )
-    elif (root / "config.json").is_file() or not root.is_dir():
+    elif paths.is_file(root / "config.json", ModelFilesError) or not paths.is_dir(
+        root, ModelFilesError
+    ):
         yield from inspect_served_model(root)
     else:
         yield from inspect_files(root)
@@ -152,7 +157,7 @@ def inspect_directory(root: Path) -> Iterator[Finding]:
 
 def _component(folder: Path, library: str, kind: str, *, weights: bool = True) -> Iterator[Finding]:
     """Yield what is wrong with one folder of a pipeline, by the class that loads it."""
-    if not folder.is_dir():
+    if not paths.is_dir(folder, ModelFilesError):
         yield error(f"the folder of {kind} is missing", folder, _AGAIN)
     elif "Tokenizer" in kind:
         yield from _tokenizer(folder)
@@ -176,9 +181,9 @@ def _weights(folder: Path, stem: str) -> Iterator[Finding]:
         yield from_exception(caught, folder)
         return
     wanted = (f"{stem}.safetensors", f"{stem}.safetensors.index.json")
-    if any((folder / name).is_file() for name in wanted):
+    if any(paths.is_file(folder / name, ModelFilesError) for name in wanted):
         return
-    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    others = [file.name for file in paths.children(folder, ModelFilesError, "*.safetensors")]
     if not others:
         yield error(f"no weights: {' or '.join(wanted)} is missing", folder, _AGAIN)
     elif all("-of-" in name for name in others):
@@ -194,14 +199,16 @@ def _weights(folder: Path, stem: str) -> Iterator[Finding]:
 def _tokenizer(folder: Path) -> Iterator[Finding]:
     """Yield what is wrong with a tokenizer: its files, and packages that old formats need."""
     yield from _json(folder / "tokenizer_config.json")
-    if (folder / "tokenizer.json").is_file():
+    if paths.is_file(folder / "tokenizer.json", ModelFilesError):
         yield from _json(folder / "tokenizer.json")
         return
-    slow = [name for name in _SLOW if (folder / name).is_file()]
-    tiktoken = sorted(file.name for file in folder.glob("*.tiktoken"))
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+    slow = [name for name in _SLOW if paths.is_file(folder / name, ModelFilesError)]
+    tiktoken = [file.name for file in paths.children(folder, ModelFilesError, "*.tiktoken")]
+    if paths.is_file(folder / "vocab.json", ModelFilesError) and paths.is_file(
+        folder / "merges.txt", ModelFilesError
+    ):
         return
-    if (folder / "vocab.txt").is_file():
+    if paths.is_file(folder / "vocab.txt", ModelFilesError):
         return
     if slow:
         yield from _needs("sentencepiece", folder / slow[0])
@@ -231,14 +238,14 @@ def _needs(package: str, file: Path) -> Iterator[Finding]:
 
 def _has_template(root: Path) -> bool:
     """Whether a directory has a chat template, in whichever place."""
-    if any((root / name).exists() for name in _TEMPLATES):
+    if any(paths.exists(root / name, ModelFilesError) for name in _TEMPLATES):
         return True
     return bool(_object(root / "tokenizer_config.json").get("chat_template"))
 
 
 def _one_of(folder: Path, names: tuple[str, ...], what: str) -> Iterator[Finding]:
     """Yield an error if none of the files is there, or one of them is damaged."""
-    there = [name for name in names if (folder / name).is_file()]
+    there = [name for name in names if paths.is_file(folder / name, ModelFilesError)]
     if not there:
         yield error(f"{what} is missing: {' or '.join(names)}", folder, _AGAIN)
     for name in there:

@@ -19,6 +19,7 @@ from npc_local.cli.doctor.directories import DIFFUSERS, TRANSFORMERS
 from npc_local.cli.doctor.findings import Finding
 from npc_local.core.config.settings import EncoderSettings, GeneratorSettings, ServerSettings
 from npc_local.core.errors import ModelFilesError
+from npc_local.core.files import paths
 from npc_local.core.files.model_directory import read_json
 from npc_local.generator.loading.directory import INDEX, components
 
@@ -88,7 +89,7 @@ def generator_bytes(settings: GeneratorSettings) -> int:
         if settings.quantization is not None and name in settings.quantization.components:
             width = _QUANTISED[settings.quantization.kind]
         if settings.gguf is not None and name in {"transformer", "unet"}:
-            parts[name] = settings.gguf.stat().st_size if settings.gguf.is_file() else 0
+            parts[name] = _size(settings.gguf)
         else:
             parts[name] = weight_bytes(settings.path / name, width)
     held = sum(parts.values())
@@ -158,13 +159,22 @@ def _loaded(folder: Path) -> list[Path]:
     for stem in (TRANSFORMERS, DIFFUSERS):
         index = folder / f"{stem}.safetensors.index.json"
         single = folder / f"{stem}.safetensors"
-        if single.is_file():
+        if paths.is_file(single, ModelFilesError):
             return [single]
-        if index.is_file():
+        if paths.is_file(index, ModelFilesError):
             shards = read_json(index).get("weight_map")
             names = set(shards.values()) if isinstance(shards, dict) else set()
-            return [folder / name for name in sorted(names) if (folder / name).is_file()]
+            return [
+                folder / name
+                for name in sorted(names)
+                if paths.is_file(folder / name, ModelFilesError)
+            ]
     return []
+
+
+def _size(file: Path) -> int:
+    """Return the bytes of a file, 0 where there is none."""
+    return file.stat().st_size if paths.is_file(file, ModelFilesError) else 0
 
 
 def _held(file: Path, width: float) -> float:

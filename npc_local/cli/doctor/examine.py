@@ -29,6 +29,7 @@ from npc_local.core.config.settings import (
     ServerSettings,
 )
 from npc_local.core.errors import ConfigError, ModelFilesError
+from npc_local.core.files import paths
 from npc_local.core.files.manifest import Progress, check_manifest, read_manifest, unlisted
 from npc_local.core.files.model_directory import read_json
 
@@ -94,7 +95,7 @@ def _all(profile: ResolvedProfile, gpu: str) -> Iterator[Finding]:
                 )
             yield from inspect_server(name, backend)
     yield from _memory(profile, phased=gpu == "phased")
-    yield inspect_disk(Path.cwd())
+    yield inspect_disk(paths.working_directory())
     yield inspect_spacy(profile.encoder)
 
 

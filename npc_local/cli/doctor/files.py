@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from npc_local.cli.doctor.findings import Finding, error
+from npc_local.core.errors import ModelFilesError
+from npc_local.core.files import paths
 
 PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _LFS = b"version https://git-lfs"
@@ -25,6 +27,7 @@ _NAMED = 3  # files that a finding about many names
 
 def inspect_files(root: Path) -> Iterator[Finding]:
     """Yield what is unsafe, unfinished, or leads elsewhere in a model directory."""
+    top = paths.resolved(root, ModelFilesError)
     code: list[Path] = []
     linked: list[Path] = []
     unfinished = [file.name for file in (root / _HUB).rglob("*.incomplete")]
@@ -32,10 +35,10 @@ def inspect_files(root: Path) -> Iterator[Finding]:
         folder = Path(where)
         for name in sorted(folders + names):
             file = folder / name
-            if file.is_symlink():
-                if not file.exists():
+            if paths.is_symlink(file, ModelFilesError):
+                if not paths.exists(file, ModelFilesError):
                     yield error("a link that leads nowhere", file, "copy the directory with cp -rL")
-                elif not file.resolve().is_relative_to(root.resolve()):
+                elif not paths.resolved(file, ModelFilesError).is_relative_to(top):
                     linked.append(file)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         unfinished += [name for name in names if name.endswith(_UNFINISHED)]
@@ -96,14 +99,14 @@ def _one(file: Path) -> Iterator[Finding]:
         if file.name.endswith(("config.json", "model_index.json")) and size < _SMALL:
             yield from _auto_map(file)
     except OSError as caught:
-        if not file.is_symlink():  # said already
+        if not paths.is_symlink(file, ModelFilesError):  # said already
             yield error(f"cannot be read ({caught.strerror})", file, "check its permissions")
 
 
 def _auto_map(file: Path) -> Iterator[Finding]:
     """Yield a finding if a configuration names code, in the directory or on the hub."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(paths.read(file, ModelFilesError))
     except ValueError:
         yield error("damaged, no JSON", file, "copy or download the model directory again")
         return

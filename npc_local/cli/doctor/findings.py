@@ -52,6 +52,8 @@ def guarded(findings: Iterable[Finding]) -> Iterator[Finding]:
     """Yield findings; a file that cannot be read on the way ends them with one more."""
     try:
         yield from findings
+    except NpcError as caught:
+        yield from_exception(caught)
     except OSError as caught:
         what = f"cannot be read ({caught.strerror or caught})"
         yield error(what, caught.filename or "", "check its permissions")

@@ -19,6 +19,7 @@ from pathlib import Path
 from npc_local.cli.doctor.findings import Finding, error, from_exception
 from npc_local.core.config.settings import EncoderSettings, GeneratorSettings
 from npc_local.core.errors import ConfigError, NpcError, StorageError
+from npc_local.core.files import paths
 from npc_local.core.versions import __version__
 from npc_local.salience.rules import spacy_model
 
@@ -44,7 +45,7 @@ def requirements() -> list[Requirement]:
     try:
         lines = importlib.metadata.requires("npc-local") or []
     except importlib.metadata.PackageNotFoundError:
-        if not _PROJECT.is_file():
+        if not paths.is_file(_PROJECT, ConfigError):
             return []
         project = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]
         lines = list(project["dependencies"])

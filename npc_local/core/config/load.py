@@ -34,6 +34,7 @@ from npc_local.core.config.settings import (
     listed,
 )
 from npc_local.core.errors import ConfigError
+from npc_local.core.files import paths
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 
@@ -111,12 +112,14 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         ConfigError: the file cannot be read, or anything in it or in `overrides` is not allowed.
     """
     if path is None:
-        path = Path("models.toml") if Path("models.toml").is_file() else _shipped()
+        here = Path("models.toml")
+        path = here if paths.is_file(here, ConfigError) else _shipped()
     document = _read(path)
     overridden = {_override(document, assignment) for assignment in overrides}
     try:
         # Nobody keeps models inside an installed package: its file's paths start where one is.
-        beside = Path.cwd() if path == _PACKAGE / "models.toml" else path.resolve().parent
+        inside = path == _PACKAGE / "models.toml"
+        beside = paths.working_directory() if inside else paths.resolved(path, ConfigError).parent
         config = Config.model_validate(document, context=beside)
     except ValidationError as error:
         faults = [_fault(detail) for detail in error.errors(include_url=False)]
@@ -133,20 +136,16 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
 def _shipped() -> Path:
     """Return the models.toml that comes along: inside a wheel, or at the root of a checkout."""
     inside = _PACKAGE / "models.toml"
-    return inside if inside.is_file() else _PACKAGE.parent / "models.toml"
+    return inside if paths.is_file(inside, ConfigError) else _PACKAGE.parent / "models.toml"
 
 
 def _read(path: Path) -> dict[str, Any]:
     """Parse the file, or raise a ConfigError that says why it cannot be."""
+    if paths.is_dir(path, ConfigError):
+        raise ConfigError(f"{path}: a directory, not a file; name the models.toml in it")
     try:
         # "-sig": some editors start a UTF-8 file with a byte order mark.
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: a directory, not a file; name the models.toml in it") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        return tomllib.loads(paths.read(path, ConfigError).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:

@@ -19,6 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from npc_local.core.errors import ConfigError
+from npc_local.core.files import paths
+
 _BUILTIN = {"shapes": Path(__file__).resolve().parents[2] / "shapes" / "weights"}
 _DEVICES = "auto, cpu, mps, cuda or cuda:N"
 
@@ -37,7 +40,10 @@ def _local_path(value: object, info: ValidationInfo) -> Path:
     if "://" in value:
         raise ValueError("must be a local path, not an address")
     beside = Path() if info.context is None else info.context
-    return Path(beside, Path(value).expanduser())
+    try:
+        return Path(beside, paths.expanded(Path(value)))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 def _device(value: object) -> object:

@@ -10,6 +10,9 @@ from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 
+from npc_local.core.errors import ConfigError
+from npc_local.core.files import paths
+
 _LARGE = 1 << 20  # bytes: smaller files are read as fast as they are looked up
 _SETTLED = 2.0  # seconds: a file may change again within one tick of its file system's clock
 _TABLE = (
@@ -19,9 +22,13 @@ _TABLE = (
 
 
 def cache_directory() -> Path:
-    """Return where the user's caches are: $XDG_CACHE_HOME/npc-local, else ~/.cache/npc-local."""
+    """Return where the user's caches are: $XDG_CACHE_HOME/npc-local, else ~/.cache/npc-local.
+
+    Raises:
+        ConfigError: this user has no home.
+    """
     home = os.environ.get("XDG_CACHE_HOME")
-    base = Path(home) if home else Path("~/.cache").expanduser()
+    base = Path(home) if home else paths.expanded(Path("~/.cache"))
     return base / "npc-local"
 
 
@@ -33,10 +40,11 @@ def file_sha256(file: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
+        ConfigError: its path is relative, and the working directory was deleted.
     """
     state = file.stat()
     return _sha256(
-        file.absolute(),
+        paths.absolute(file),
         f"{state.st_size} {state.st_ino} {state.st_mtime_ns} {state.st_ctime_ns}",
         state.st_size >= _LARGE and time.time() - state.st_ctime > _SETTLED,
     )
@@ -47,7 +55,7 @@ def _sha256(file: Path, state: str, kept: bool) -> str:
     if not kept:
         return _read(file)
     path = os.fsencode(file).decode("utf-8", "surrogateescape")
-    with suppress(sqlite3.Error, OSError, UnicodeError):
+    with suppress(sqlite3.Error, OSError, UnicodeError, ConfigError):
         place = cache_directory()
         place.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(place / "hashes.sqlite", timeout=5)) as known, known:

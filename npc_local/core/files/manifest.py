@@ -20,12 +20,13 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from npc_local.core.errors import ModelFilesError, NpcError, StorageError
+from npc_local.core.errors import ModelFilesError, NpcError
+from npc_local.core.files import paths
+from npc_local.core.files.atomic import write_durably
 
 FIRST_LINE = "# npc-local manifest 1"
 _BLOCK = 1 << 22  # bytes hashed between two reports of progress
@@ -73,13 +74,13 @@ def read_manifest(file: Path) -> Manifest:
     Raises:
         ModelFilesError: it is missing, cut short, of another kind, or names a file elsewhere.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except FileNotFoundError:
+    if not paths.exists(file, ModelFilesError):
         raise ModelFilesError(
             f"{file}: no such manifest; it is written last, so the download may be unfinished"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
+        )
+    try:
+        lines = paths.read(file, ModelFilesError).decode().rstrip("\n").split("\n")
+    except UnicodeDecodeError as error:
         raise ModelFilesError(f"{file}: cannot be read ({error})") from error
     if lines[0] != FIRST_LINE:
         raise ModelFilesError(f"{file}: no manifest of npc-local, its first line differs")
@@ -114,8 +115,8 @@ def check_manifest(manifest: Manifest, progress: Progress | None = None) -> Iter
     for entry in manifest.entries:
         file = manifest.root / entry.path
         try:
-            size = file.stat().st_size if file.is_file() else None
-        except OSError as error:
+            size = file.stat().st_size if paths.is_file(file, ModelFilesError) else None
+        except (OSError, ModelFilesError) as error:
             yield Fault(file, f"cannot be read ({error})")
             continue
         if size is None:
@@ -144,13 +145,21 @@ def unlisted(manifest: Manifest) -> list[str]:
 
 
 def files_below(folder: Path, root: Path) -> list[str]:
-    """Return the regular files below `folder` relative to `root`, without hidden ones, sorted."""
+    """Return the regular files below `folder` relative to `root`, without hidden ones, sorted.
+
+    Raises:
+        ModelFilesError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise paths.unreadable(Path(error.filename), error, ModelFilesError)
+
     found = []
-    for where, folders, names in os.walk(folder):
+    for where, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             file = Path(where, name)
-            if not name.startswith(".") and file.is_file():
+            if not name.startswith(".") and paths.is_file(file, ModelFilesError):
                 found.append(file.relative_to(root).as_posix())
     return sorted(found)
 
@@ -168,21 +177,26 @@ def write_manifest(file: Path, folders: Iterable[Path], progress: Progress | Non
         StorageError: the manifest cannot be written.
     """
     root, lines, count = file.parent, [FIRST_LINE], 0
+    top = paths.resolved(root, ModelFilesError)
     for folder in folders:
-        if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
+        place = paths.resolved(folder, ModelFilesError)
+        if not paths.is_dir(folder, ModelFilesError) or not place.is_relative_to(top):
             raise ModelFilesError(f"{folder}: must be a directory below {root}, as the manifest is")
         for path in files_below(folder, folder):
-            name = (folder.resolve().relative_to(root.resolve()) / path).as_posix()
+            name = (place.relative_to(top) / path).as_posix()
             if name == file.name:
                 continue
             if "\\" in name or any(not character.isprintable() for character in name):
                 raise ModelFilesError(f"{name!r}: such a name cannot be written into a manifest")
-            size = (root / name).stat().st_size
-            digest = _digest(root / name, Entry(name, "", size), progress)
+            try:
+                size = (root / name).stat().st_size
+                digest = _digest(root / name, Entry(name, "", size), progress)
+            except OSError as error:
+                raise paths.unreadable(root / name, error, ModelFilesError) from error
             lines += [f"# size {size} {name}", f"{digest}  {name}"]
             count += 1
     lines.append(f"# end {count} files")
-    _replace(file, "\n".join(lines) + "\n")
+    write_durably(file, ("\n".join(lines) + "\n").encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -221,23 +235,6 @@ def _digest(file: Path, entry: Entry, progress: Progress | None) -> str:
             if progress is not None:
                 progress(entry.path, done, entry.size)
     return digest.hexdigest()
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=file.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise StorageError(f"{file}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

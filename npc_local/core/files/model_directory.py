@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from npc_local.core.errors import ModelFilesError
+from npc_local.core.files import paths
 from npc_local.core.files.hash_cache import file_sha256
 
 _REMEDY = "copy or download the model directory again"
@@ -24,7 +25,7 @@ def require_directory(path: Path) -> None:
     Raises:
         ModelFilesError: `path` does not exist or is no directory.
     """
-    if not path.is_dir():
+    if not paths.is_dir(path, ModelFilesError):
         raise ModelFilesError(
             f"{path}: no such directory. Model paths are local directories, never hub ids "
             "such as 'org/name'; download the model first and give the directory it is in"
@@ -37,11 +38,11 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         ModelFilesError: the file is missing, unreadable, or holds no JSON object.
     """
+    if not paths.exists(file, ModelFilesError):
+        raise ModelFilesError(f"{file}: missing; {_REMEDY}")
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFilesError(f"{file}: missing; {_REMEDY}") from None
-    except (OSError, ValueError) as error:
+        found = json.loads(paths.read(file, ModelFilesError))
+    except ValueError as error:
         raise ModelFilesError(f"{file}: cannot be read ({error}); {_REMEDY}") from error
     if not isinstance(found, dict):
         raise ModelFilesError(f"{file}: damaged, holds no JSON object; {_REMEDY}")
@@ -55,20 +56,22 @@ def check_weights(folder: Path) -> None:
         ModelFilesError: names the folder or file that is missing, truncated, damaged or pickled.
     """
     require_directory(folder)
-    pickled = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLED)
-    if pickled and not any(folder.glob("*.safetensors")):
+    pickled = [
+        file.name for file in paths.children(folder, ModelFilesError) if file.suffix in _PICKLED
+    ]
+    if pickled and not paths.children(folder, ModelFilesError, "*.safetensors"):
         raise ModelFilesError(
             f"{folder / pickled[0]}: pickled weights are not loaded, they can run code; get the "
             "model in safetensors format"
         )
-    for index in sorted(folder.glob("*.safetensors.index.json")):
+    for index in paths.children(folder, ModelFilesError, "*.safetensors.index.json"):
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict):
             raise ModelFilesError(f"{index}: damaged, has no weight_map; {_REMEDY}")
         for shard in sorted(set(shards.values())):
-            if not (folder / shard).is_file():
+            if not paths.is_file(folder / shard, ModelFilesError):
                 raise ModelFilesError(f"{folder / shard}: missing, {index.name} names it")
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in paths.children(folder, ModelFilesError, "*.safetensors"):
         expected, found = _promised_size(file), file.stat().st_size
         if found != expected:
             raise ModelFilesError(
@@ -88,7 +91,11 @@ def hash_files(root: Path, names: Iterable[str]) -> dict[str, str]:
     hashes = {}
     for name in names:
         found = root / name
-        for file in sorted(found.iterdir()) if found.is_dir() else [found]:
+        for file in (
+            paths.children(found, ModelFilesError)
+            if paths.is_dir(found, ModelFilesError)
+            else [found]
+        ):
             if file.suffix in _FINGERPRINTED:
                 try:
                     digest = file_sha256(file)

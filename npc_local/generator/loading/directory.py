@@ -11,6 +11,7 @@ from typing import Any
 
 from npc_local.core.config.settings import GeneratorSettings, LoraSettings
 from npc_local.core.errors import ConfigError, ModelFilesError
+from npc_local.core.files import paths
 from npc_local.core.files.model_directory import check_weights, read_json, require_directory
 from npc_local.generator.families import checkpoint_name, distilled_error, distilled_name, family_of
 from npc_local.generator.family import Family
@@ -52,7 +53,7 @@ def check_directory(settings: GeneratorSettings) -> tuple[Family, list[str]]:
         check_weights(settings.path / name)
         folders.append(name)
     if settings.gguf is not None:
-        if not settings.gguf.is_file():
+        if not paths.is_file(settings.gguf, ModelFilesError):
             raise ModelFilesError(f"{settings.gguf}: no such file (gguf)")
         if settings.gguf.suffix != ".gguf":
             raise ModelFilesError(f"{settings.gguf}: must be a .gguf file (gguf)")
@@ -67,10 +68,16 @@ def lora_file(lora: LoraSettings) -> Path:
     Raises:
         ModelFilesError: there is none, or several.
     """
-    if not lora.path.exists():
+    if not paths.exists(lora.path, ModelFilesError):
         raise ModelFilesError(f"{lora.path}: no such file or directory (loras)")
-    files = sorted(lora.path.glob("*.safetensors")) if lora.path.is_dir() else [lora.path]
-    if len(files) != 1 or not files[0].is_file() or files[0].suffix != ".safetensors":
+    files = [lora.path]
+    if paths.is_dir(lora.path, ModelFilesError):
+        files = paths.children(lora.path, ModelFilesError, "*.safetensors")
+    if (
+        len(files) != 1
+        or not paths.is_file(files[0], ModelFilesError)
+        or files[0].suffix != ".safetensors"
+    ):
         found = ", ".join(file.name for file in files) or "none"
         raise ModelFilesError(
             f"{lora.path}: must be a .safetensors file, or a directory with one (found: {found})"
@@ -95,4 +102,5 @@ def _is_part_of_diffusers(library: str) -> bool:
     spec = importlib.util.find_spec("diffusers")
     if spec is None or spec.origin is None or not library.isidentifier():
         return False
-    return (Path(spec.origin).parent / "pipelines" / library / "__init__.py").is_file()
+    package = Path(spec.origin).parent / "pipelines" / library
+    return paths.is_file(package / "__init__.py", ConfigError)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from npc_local.core.errors import StorageError
+from npc_local.core.files import paths
 from npc_local.core.files.atomic import cannot_write, sync_directory
 from npc_local.run.journal.images import DAMAGED
 
@@ -67,7 +68,7 @@ def open_database(directory: Path, notices: list[str]) -> sqlite3.Connection:
         StorageError: it is not ours, of another version, or cannot be used.
     """
     file = directory / NAME
-    was_run = (directory / IDENTITY).exists()
+    was_run = paths.exists(directory / IDENTITY, StorageError)
     with readable_errors(file):
         try:
             connection = _connect(file)
@@ -195,7 +196,7 @@ def _set_aside(directory: Path) -> Path:
     try:
         folder.mkdir(exist_ok=True)
         for name in _SQLITE_FILES:
-            if (directory / name).exists():
+            if paths.exists(directory / name, StorageError):
                 os.replace(directory / name, folder / f"{stamp}-{name}")
         sync_directory(folder)
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from npc_local.core.errors import ConfigError, StorageError
+from npc_local.core.files import paths
 from npc_local.core.files.atomic import cannot_write, write_durably
 from npc_local.core.hashing import canonical
 from npc_local.run.journal import database as journal_file
@@ -27,14 +28,14 @@ def prepare(directory: Path) -> None:
         StorageError: it is a file or a symbolic link, holds something else, or cannot be made.
     """
     try:
-        if directory.is_symlink():
+        if paths.is_symlink(directory, StorageError):
             raise StorageError(
                 f"{directory}: a symbolic link; name the directory that it points to"
             )
-        if directory.exists() and not directory.is_dir():
+        if paths.exists(directory, StorageError) and not paths.is_dir(directory, StorageError):
             raise StorageError(f"{directory}: a file; name a directory")
         directory.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in directory.iterdir()}
+        names = {entry.name for entry in paths.children(directory, StorageError)}
     except OSError as error:
         raise cannot_write(directory, error) from error
     if not names & {journal_file.NAME, IDENTITY} and (others := names - _BEFORE):

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from npc_local.core.errors import StorageError
+from npc_local.core.files import paths
 from npc_local.core.files.atomic import TEMPORARY, cannot_write, sync_directory, write_durably
 
 DAMAGED = "damaged"
@@ -35,7 +36,7 @@ class Images:
         try:
             self._folder.mkdir(exist_ok=True)
             sync_directory(directory)
-            for left in self._folder.glob(f".*{TEMPORARY}"):
+            for left in paths.children(self._folder, StorageError, f".*{TEMPORARY}"):
                 left.unlink()
         except OSError as error:
             raise cannot_write(self._folder, error) from error

@@ -28,6 +28,7 @@ from PIL.Image import Image
 
 from npc_local.core.costs import Cost
 from npc_local.core.errors import NpcError
+from npc_local.core.files import paths
 from npc_local.core.hashing import canonical
 from npc_local.core.threads import run_in
 from npc_local.run.journal import database as journal_file
@@ -132,7 +133,7 @@ class Journal:
             StorageError: another process has it open, it cannot be written to, or it holds
                 something else.
         """
-        directory = directory.absolute()
+        directory = paths.absolute(directory)
         prepare(directory)
         lock = RunLock(directory)
         try:

@@ -26,6 +26,7 @@ from pydantic import TypeAdapter
 
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.errors import StorageError
+from npc_local.core.files import paths
 from npc_local.core.files.atomic import cannot_write, write_durably
 from npc_local.core.offline import egress
 from npc_local.core.records import (
@@ -61,15 +62,15 @@ def output_directory(wanted: Path | None) -> Iterator[Path]:
     if wanted is None:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         wanted = Path("npc-local-runs", name)
-    path = wanted.absolute()
+    path = paths.absolute(wanted)
     try:
-        if path.is_symlink():
+        if paths.is_symlink(path, StorageError):
             raise StorageError(f"{path}: a symbolic link; name the directory that it points to")
-        made = not path.exists()
-        if not made and not path.is_dir():
+        made = not paths.exists(path, StorageError)
+        if not made and not paths.is_dir(path, StorageError):
             raise StorageError(f"{path}: a file; name a directory")
         path.mkdir(parents=True, exist_ok=True)
-        if any(entry.name != _LOGS for entry in path.iterdir()):
+        if any(entry.name != _LOGS for entry in paths.children(path, StorageError)):
             raise StorageError(f"{path}: not empty; name a new directory, or empty this one")
         with tempfile.TemporaryFile(dir=path):
             pass  # only a write tells whether one can write
@@ -81,6 +82,13 @@ def output_directory(wanted: Path | None) -> Iterator[Path]:
         if made:
             with suppress(OSError):  # not empty: there are results
                 path.rmdir()
+
+
+def _attempts(folder: Path) -> list[Path]:
+    """Return the images of attempts that a folder has, if there is one."""
+    if not paths.is_dir(folder, StorageError):
+        return []
+    return paths.children(folder, StorageError, "attempt-*.png")
 
 
 def folder_name(index: int, prompt: str, digits: int = 2) -> str:
@@ -175,7 +183,7 @@ class ResultFolder:
         """
         if self._cleared:
             return
-        for path in self.path.glob("attempt-*.png"):
+        for path in _attempts(self.path):
             try:
                 path.unlink()
             except OSError as error:
@@ -212,7 +220,7 @@ class ResultFolder:
             "negative": None if answer is None else _negative(answer),
             "image": None if answer is None else str(self.path / ANSWER),
             # There even when it could not be judged.
-            "original": str(original) if original.exists() else None,
+            "original": str(original) if paths.exists(original, StorageError) else None,
             "checklist": [
                 {"claim": demand.text, "kind": demand.kind}
                 for demand in (() if correction.checklist is None else correction.checklist.demands)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npc_local.core.errors import ConfigError, ModelFilesError
+from npc_local.core.files import paths
 from npc_local.core.offline.switches import go_offline
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def found(name_or_dir: str | None = None) -> Path:
     """
     if not _is_installed("spacy"):
         raise ConfigError(f"spaCy is not installed; {_INSTALL_SPACY}")
-    return _find(name_or_dir).resolve()
+    return paths.resolved(_find(name_or_dir), ModelFilesError)
 
 
 def _spacy_version() -> str:
@@ -89,7 +90,8 @@ def _digest(path: Path) -> str:
     """Return a SHA-256 over a model's files and their names."""
     digest = hashlib.sha256()
     try:
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        files = [file for file in path.rglob("*") if paths.is_file(file, ModelFilesError)]
+        for file in sorted(files):
             digest.update(f"{file.relative_to(path).as_posix()}\n{file.stat().st_size}\n".encode())
             digest.update(file.read_bytes())
     except OSError as error:
@@ -111,9 +113,9 @@ def _find(name_or_dir: str | None) -> Path:
             if _is_installed(name):
                 return _data_of(name)
         raise ConfigError(f"spaCy's English model {PACKAGES[0]} is not installed; {_INSTALL}")
-    path = Path(name_or_dir).expanduser()
-    if path.is_dir():
-        if not (path / _CONFIG).is_file():
+    path = paths.expanded(Path(name_or_dir))
+    if paths.is_dir(path, ConfigError):
+        if not paths.is_file(path / _CONFIG, ModelFilesError):
             raise ModelFilesError(
                 f"{path}: no spaCy model: it has no {_CONFIG}; name the directory that holds it, "
                 f"such as {PACKAGES[0]}-3.8.0 inside the package"
@@ -141,8 +143,8 @@ def _data_of(name: str) -> Path:
     """Return the directory inside an installed package that holds config.cfg."""
     spec = importlib.util.find_spec(name)
     for folder in (spec and spec.submodule_search_locations) or ():
-        for path in (Path(folder), *sorted(Path(folder).glob(f"{name}-*"))):
-            if (path / _CONFIG).is_file():
+        for path in (Path(folder), *paths.children(Path(folder), ModelFilesError, f"{name}-*")):
+            if paths.is_file(path / _CONFIG, ModelFilesError):
                 return path
     raise ModelFilesError(
         f"{name}: the installed package holds no spaCy model (no {_CONFIG}); {_again(name)}"
