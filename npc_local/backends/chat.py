@@ -312,7 +312,8 @@ class ChatBackend:
         elif call.waits > self.settings.retries:  # nothing else keeps a wait of 0 s from spinning
             wait = max(wait, _FIRST_BACKOFF)
         if call.failures > self.settings.retries:
-            raise call.error(f"{outcome}; {self.settings.retries} retries used up")
+            used = f"; {self.settings.retries} retries used up" if self.settings.retries else ""
+            raise call.error(f"{outcome}{used}")
         if wait >= call.left():
             raise call.error(f"{outcome}; next try in {wait:g} s is beyond the timeout")
         return wait

@@ -93,7 +93,7 @@ def _all(profile: ResolvedProfile, gpu: str) -> Iterator[Finding]:
                         for argument in backend.server.arguments
                     ),
                 )
-            yield from inspect_server(name, backend)
+            yield from inspect_server(name, backend, sees=name in seers)
     yield from _memory(profile, phased=gpu == "phased")
     yield inspect_disk(paths.working_directory())
     yield inspect_spacy(profile.encoder)

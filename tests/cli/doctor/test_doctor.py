@@ -27,6 +27,7 @@ from npc_local.cli.doctor.findings import Finding, error, exit_code
 from npc_local.core.config.settings import ChatBackendSettings, EncoderSettings, GeneratorSettings
 from npc_local.core.errors import BackendError, ConfigError, StorageError
 from npc_local.core.files.manifest import write_manifest
+from tests.backends.fake_server import FakeServer, status
 
 ROOT = Path(__file__).parents[3]
 SHAPES = ROOT / "npc_local" / "shapes" / "weights"
@@ -438,11 +439,31 @@ def chat(base_url, **more):
 def test_a_server_that_has_the_model(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("A_KEY", "secret")
-    with server(b'{"data": [{"id": "vlm"}]}') as (url, seen):
-        found = list(servers.inspect_server("b", chat(url, api_key_env="A_KEY")))
+    with FakeServer("vlm") as fake:
+        found = list(servers.inspect_server("b", chat(fake.base_url, api_key_env="A_KEY")))
     assert [one.level for one in found] == ["ok"]
-    assert seen == [("/v1/models", "Bearer secret")]
+    assert {request.headers["Authorization"] for request in fake.requests} == {"Bearer secret"}
     assert "secret" not in str(found)
+
+
+def test_a_server_that_refuses_what_it_will_be_asked_is_not_ok():
+    """As llama-cpp-python does, which lists its model and knows no json_schema."""
+    refusal = '{"error": {"message": "response_format.type: text or json_object"}}'
+    with FakeServer("vlm") as fake:
+        fake.do(status(500, refusal))
+        [finding] = servers.inspect_server("b", chat(fake.base_url))
+    assert finding.level == "error"
+    assert "HTTP 500" in finding.what
+    assert 'backends.b.response_format = "json_object"' in finding.do
+    assert finding.kind is BackendError
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_server_is_shown_an_image_if_it_will_be(sees):
+    with FakeServer("vlm") as fake:
+        list(servers.inspect_server("b", chat(fake.base_url), sees=sees))
+    content = fake.chats[0].body["messages"][-1]["content"]
+    assert isinstance(content, list) == sees
 
 
 @pytest.mark.parametrize(
