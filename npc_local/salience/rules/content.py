@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from npc_local.core.records import SalientToken, Span, TokenKind
-from npc_local.salience.rules.words import FUNCTION_WORDS, MEDIA
+from npc_local.salience.rules.words import FUNCTION_WORDS, LOOKS, MEDIA
 
 # "1,000" and "3.5" are one word.
 WORD = re.compile(r"(?:\d+[.,](?=\d))*[^\W_]+(?:['\u2019-][^\W_]+)*")
@@ -29,7 +29,7 @@ def content_words(prompt: str) -> tuple[SalientToken, ...]:
     """
     found = tuple(token(prompt, *match.span(), "thing") for match in WORD.finditer(prompt))
     content = tuple(each for each in found if each.text not in FUNCTION_WORDS)
-    telling = tuple(each for each in content if each.text not in MEDIA)
+    telling = tuple(each for each in content if each.text not in MEDIA | LOOKS)
     return telling or content or found
 
 

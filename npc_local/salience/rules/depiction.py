@@ -1,4 +1,8 @@
-"""Which words of a prompt say what the picture is, not what it shows: medium, style, request."""
+"""Which words of a prompt say what the picture is, not what it shows: medium, style, request.
+
+A picture, a painting or a photo that is a thing in the scene ("a painting on the wall", "a wooden
+picture frame", "two dogs and one portrait") is none of these words.
+"""
 
 from __future__ import annotations
 
@@ -9,48 +13,54 @@ from npc_local.salience.rules.grammar import Word
 from npc_local.salience.rules.words import (
     ART,
     ART_MODIFIERS,
+    ARTICLES,
+    LOOKS,
+    MADE,
     MEDIA,
+    PICTURE_GROUNDS,
+    PICTURE_HEADS,
+    PICTURE_KEEPERS,
+    PICTURE_VERBS,
     QUALITY_PHRASES,
     QUALITY_WORDS,
     REQUESTS,
     STYLE_NOUNS,
     STYLE_WORDS,
+    VIEWS,
     is_colour,
+    is_number,
 )
 
+_PICTURES = MEDIA | ART | LOOKS | VIEWS
 _APERTURE = re.compile(r"f/[0-9]")
 _STOPS = frozenset(",.;:!?()|[]")
-_SHOWING = frozenset(
-    ("of", "showing", "shows", "depicting", "depicts", "with", "featuring", "where", "that", "in")
-) | {"from", ":", ",", "."}
-_INSIDE = frozenset({"of", "close-up"})
-_REACH = 8  # words between "in" and "style"
+_ENDS = frozenset({".", "!", "?", ";"})
+_REACH = 8  # words between "in" and "style", and before the picture that a prompt begins with
 _EXTENT = frozenset({"size", "shape", "form", "shapes", "style", "width", "height", "length"})
+_SHOWING = PICTURE_VERBS | {"of", "where", "with", "from", "for", ":"}
+# "the image should have", "the photo is taken": a whole sentence about the picture.
+_SPEAKING = PICTURE_VERBS | MADE | {"should", "must", "has", "needs", "includes"}
+_ASKING = frozenset({"please", "generate", "create", "want", "need", "give"})
+_INSIDE = frozenset({"in", "of", "within", "throughout", "across", "for"})
 
 
 def depicting(words: Sequence[Word]) -> set[int]:
     """Return the indices of words about the picture itself, and of "the size of" and its like."""
-    hidden: set[int] = set()
-    for first, last in _segments(words):
-        if _is_style(words[first:last]):
-            hidden |= set(range(first, last))
-    hidden |= _opening(words)
+    segments = list(_segments(words))
+    styles = {first: last for first, last in segments if _is_style(words, segments, first, last)}
+    hidden = {at for first, last in styles.items() for at in range(first, last)}
+    hidden |= _openings(words, segments, styles) | _mentions(words)
     credited = 0  # the words before it are done with, to the end of a segment
     for at, word in enumerate(words):
-        after = words[at + 1].text if at + 1 < len(words) else ""
-        compound = at + 1 < len(words) and words[at + 1].is_noun and word.dep == "compound"
-        if (
-            word.text in QUALITY_WORDS
-            or (word.text in MEDIA and not compound)
-            or _APERTURE.match(word.text)
-        ):
-            hidden.add(at)
-        if word.text in ART and (after in {"of", "depicting", "showing"} or word.text == "scene"):
+        after = _text(words, at + 1)
+        looks = word.text in LOOKS and not _is_compound(words, at)
+        viewed = word.text in VIEWS and (after == "of" or word.text == "scene")
+        if looks or viewed or word.text in QUALITY_WORDS or _APERTURE.match(word.text):
             hidden.add(at)
         if word.text in _EXTENT and after in {"of", "like"}:
             hidden.add(at)
         for phrase in QUALITY_PHRASES:
-            if tuple(one.text for one in words[at : at + len(phrase)]) == phrase:
+            if tuple(part.text for part in words[at : at + len(phrase)]) == phrase:
                 hidden |= set(range(at, at + len(phrase)))
         if word.text == "style":
             hidden |= set(range(_style_start(words, at), at + 1))
@@ -61,6 +71,11 @@ def depicting(words: Sequence[Word]) -> set[int]:
             credited = _segment_end(words, at)
             hidden |= set(range(at, credited))
     return hidden
+
+
+def _text(words: Sequence[Word], at: int) -> str:
+    """Return the word at an index; nothing beyond the ends."""
+    return words[at].text if 0 <= at < len(words) else ""
 
 
 def _segments(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
@@ -75,42 +90,150 @@ def _segments(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
         yield start, len(words)
 
 
-def _is_style(segment: Sequence[Word]) -> bool:
-    """Tell whether a segment names a medium or a quality and nothing else: "oil painting"."""
-    texts = [word.text for word in segment if word.text not in {"a", "an", "the", "in", "and"}]
-    known = MEDIA | ART | ART_MODIFIERS | QUALITY_WORDS | STYLE_NOUNS
-    telling = MEDIA | ART | QUALITY_WORDS | STYLE_NOUNS | STYLE_WORDS
-    return bool(texts) and all(text in known for text in texts) and texts[-1] in telling
+def _is_style(
+    words: Sequence[Word], segments: Sequence[tuple[int, int]], first: int, last: int
+) -> bool:
+    """Tell whether a segment names a medium or a quality and nothing else: "oil painting".
+
+    "a painting" among things that are listed is one of them: "a dog, a painting, and a cup".
+    """
+    texts = [words[at].text for at in range(first, last)]
+    naming = [text for text in texts if text not in ARTICLES | {"in", "and"}]
+    known = _PICTURES | ART_MODIFIERS | QUALITY_WORDS | STYLE_NOUNS
+    telling = _PICTURES | QUALITY_WORDS | STYLE_NOUNS | STYLE_WORDS
+    if not naming or naming[-1] not in telling or any(text not in known for text in naming):
+        return False
+    if len(naming) > 1 or naming[0] not in MEDIA | ART or not ARTICLES & set(texts):
+        return True
+    if first == 0:
+        return not _lists(words, last)
+    return not (texts[0] == "and" or (last, first) != (segments[-1][1], segments[-1][0]))
 
 
-def _opening(words: Sequence[Word]) -> set[int]:
-    """Return the words up to the picture that the prompt begins with: "A detailed oil painting of".
+def _lists(words: Sequence[Word], comma: int) -> bool:
+    """Tell whether a comma and what follows it list things: ", a lamp and a chair"."""
+    listed = joined = False
+    for at in range(comma, len(words)):
+        if words[at].text in _ENDS:
+            break
+        if words[at].text in {",", "and"} and _text(words, at + 1) != "and":
+            listed = _text(words, at + 1) in ARTICLES or is_number(_text(words, at + 1))
+            joined = joined or words[at].text == "and"
+            if not listed:
+                return False
+    return listed and joined
 
-    A request ("generate an image of", "I want a photo where") goes with it.
+
+def _openings(
+    words: Sequence[Word], segments: Sequence[tuple[int, int]], styles: dict[int, int]
+) -> set[int]:
+    """Return the words up to the picture that a prompt begins with: "A detailed oil painting of".
+
+    A request ("generate an image of", "I want a photo where") goes with it, in any sentence. Words
+    about quality may stand before it.
     """
     hidden: set[int] = set()
     for start in _sentence_starts(words):
         at = start
         while at < len(words) and words[at].text in REQUESTS:
             at += 1
-        if at > start and any(
-            words[index].tag.startswith("VB") or words[index].text == "please"
-            for index in range(start, at)
-        ):
+        if any(word.tag.startswith("VB") or word.text in _ASKING for word in words[start:at]):
             hidden |= set(range(start, at))
+        elif start > 0:
+            continue
         else:
             at = start
-        for index in range(at, min(at + 8, len(words))):
-            word = words[index]
-            after = words[index + 1].text if index + 1 < len(words) else "."
-            if word.text in MEDIA | ART and (after in _SHOWING or word.text in MEDIA):
-                hidden |= set(range(at, index + 1))
-            elif word.text not in _INSIDE and (
-                word.tag in {"IN", "VBZ", "VBD", "VBP"}
-                or (word.tag == "CC" and not is_colour(words[index - 1].text))
-                or (word.tag == "VBG" and index and words[index - 1].is_noun)
-            ):
-                break
+        hidden |= _opening(words, at)
+    for first, _ in segments:
+        if first not in styles:
+            return hidden | _opening(words, first)
+    return hidden
+
+
+def _opening(words: Sequence[Word], start: int) -> set[int]:
+    """Return the words of a noun phrase that names the picture itself; none if it names a thing."""
+    for at in range(start, min(start + _REACH, len(words))):
+        word = words[at]
+        if word.text in _PICTURES and _text(words, at + 1) not in _PICTURES:
+            if _is_compound(words, at) or not _is_itself(words, start, at):
+                return set()
+            return set(range(start, at + 1))
+        before = _text(words, at - 1) if at > start else ""
+        if word.text in {"and", "of"} and (is_colour(before) or before in _PICTURES):
+            continue  # "a black and white photo", "a close-up of"
+        if (
+            is_number(word.text)
+            or word.text in _STOPS
+            or word.tag in {"IN", "CC", "VBZ", "VBD", "VBP", "MD"}
+            or (word.tag == "VBG" and at > start and words[at - 1].is_noun)
+        ) and word.text not in _PICTURES:
+            return set()
+    return set()
+
+
+def _is_compound(words: Sequence[Word], at: int) -> bool:
+    """Tell whether a word for a picture describes the noun behind it: "picture frame"."""
+    if at + 1 >= len(words):
+        return False
+    after = words[at + 1]
+    made = after.text in MADE | _PICTURES | STYLE_NOUNS | QUALITY_WORDS
+    return after.text in PICTURE_HEADS or (after.is_noun and not made)
+
+
+def _is_itself(words: Sequence[Word], start: int, at: int) -> bool:
+    """Tell whether the picture that a noun phrase names is the one to be made.
+
+    Args:
+        words: the prompt's.
+        start: where the noun phrase begins.
+        at: its last word, the picture.
+    """
+    after, beyond = _text(words, at + 1), _text(words, at + 2)
+    reach = {word.text for word in words[at + 2 : at + 6]}
+    if after == "with":
+        return "frame" not in reach  # "a painting with a golden frame"
+    if after in _SHOWING | MADE or not after:
+        return True
+    if after == "in":
+        kept = reach & PICTURE_KEEPERS
+        return not kept if words[at].text in MEDIA | LOOKS else _is_manner(words, at + 2)
+    if after == "on":
+        return beyond in PICTURE_GROUNDS
+    if after == "by":
+        return at + 2 < len(words) and words[at + 2].capital
+    if after in {"that", "which"}:
+        return beyond in _SPEAKING
+    if after == ",":
+        described = at - start > 1 and words[at - 1].text not in ART_MODIFIERS
+        named = words[start].text in ARTICLES
+        named = named and (described or words[at].text not in {"photo", "photograph"})
+        return not (named and _lists(words, at + 1))
+    return after in _STOPS
+
+
+def _is_manner(words: Sequence[Word], at: int) -> bool:
+    """Tell whether words behind "in" say how something is made: "in oil", "in the style of"."""
+    for index in range(at, min(at + _REACH, len(words))):
+        text = words[index].text
+        if text in _STOPS or (index > at and words[index].tag == "IN"):
+            return False
+        if text in ART_MODIFIERS | {"style", "watercolors", "oils"} or is_colour(text):
+            return True
+    return False
+
+
+def _mentions(words: Sequence[Word]) -> set[int]:
+    """Return the words for the picture where the prompt speaks of it later: "in the picture"."""
+    hidden: set[int] = set()
+    for at, word in enumerate(words):
+        if word.text not in MEDIA | ART or _text(words, at - 1) not in {"the", "this"}:
+            continue
+        before, after = _text(words, at - 2), _text(words, at + 1)
+        opens = at < 2 or before in _ENDS
+        closes = after in _STOPS | {"", "and", "is", "are"}
+        inside = before in _INSIDE and word.text in MEDIA and closes
+        if inside or (opens and (after in _SPEAKING or _text(words, at + 2) in MADE | _SPEAKING)):
+            hidden |= {at - 1, at}
     return hidden
 
 
@@ -124,7 +247,7 @@ def _is_credit(words: Sequence[Word], at: int) -> bool:
     """Tell whether "by" names an artist: a name behind it, and no verb or thing it belongs to."""
     named = at + 1 < len(words) and words[at + 1].capital
     before = words[at - 1].text if at else ","
-    return named and (before in _STOPS or before in MEDIA | ART | {"art", "artwork", "style"})
+    return named and (before in _STOPS or before in _PICTURES | {"style"})
 
 
 def _style_start(words: Sequence[Word], at: int) -> int:
@@ -138,7 +261,12 @@ def _style_start(words: Sequence[Word], at: int) -> int:
 
 
 def _segment_end(words: Sequence[Word], at: int) -> int:
-    """Return the index of the next mark of punctuation behind a word; of "by Monet" the end."""
-    while at + 1 < len(words) and words[at + 1].text not in _STOPS:
+    """Return the index of the next mark of punctuation behind a word, or of what is shown.
+
+    That ends "by Monet", and "by Monet" alone in "a painting by Monet of a pond".
+    """
+    named = words[at].text == "by" and _text(words, at - 1) in _PICTURES
+    ends = _STOPS | ({"of", "showing", "depicting"} if named else set())
+    while at + 1 < len(words) and words[at + 1].text not in ends:
         at += 1
     return at + 1

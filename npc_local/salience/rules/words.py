@@ -127,22 +127,43 @@ RELATION_PHRASES: tuple[tuple[str, ...], ...] = tuple(
 # Of "middle" and its like it depends: "in the middle of" is a place.
 PLACES = _set("middle center centre")
 
+# What a picture is. Where it is a thing in the scene, and where the picture itself, is a matter of
+# grammar (`depiction`).
 MEDIA = _set(
-    """photo photos photograph photographs photography picture pictures image images render
-    rendering renders close-up closeup shot snapshot selfie wallpaper artwork screenshot"""
+    """photo photos photograph photographs picture pictures image images snapshot wallpaper artwork
+    screenshot"""
 )
-# These are pictures only where the prompt speaks of itself: "a painting of", not "a painting on".
 ART = _set(
-    """painting art watercolor watercolour illustration drawing sketch scene view portrait cartoon
-    anime depiction poster print collage engraving mosaic comic"""
+    """painting paintings art watercolor watercolour illustration illustrations drawing drawings
+    sketch sketches portrait portraits cartoon anime depiction poster posters print prints collage
+    engraving mosaic comic mural"""
 )
+# These are hardly ever things in a scene.
+LOOKS = _set("photography render renders rendering renderings selfie close-up closeup shot")
+VIEWS = _set("scene view depiction")
+# What a picture does, how it was made, what it is made on; where a photo is kept, and what is made
+# for pictures: "a photo in an album", "a picture frame".
+PICTURE_VERBS = _set(
+    """showing shows show depicting depicts featuring features containing contains capturing
+    captures portraying portrays illustrating"""
+)
+MADE = _set(
+    """taken shot made drawn painted captured rendered done created inspired seen styled
+    photographed"""
+)
+PICTURE_GROUNDS = _set("canvas paper silk parchment linen film instagram")
+PICTURE_KEEPERS = _set(
+    """frame frames album albums museum gallery book books hand hands locket wallet drawer box
+    bedroom kitchen hallway room"""
+)
+PICTURE_HEADS = _set("frame frames album albums book books booth gallery easel")
 ART_MODIFIERS = _set(
     """oil digital pencil charcoal ink acrylic concept pixel vector line 3d cgi realistic photo
     hyperrealistic photorealistic watercolor watercolour style stylized abstract studio high low
     wide aerial macro color colour professional detailed black-and-white cinematic flat
     volumetric dramatic soft natural sharp shallow 35mm 50mm 85mm f film photography ambient rim
     best ultra highly very extremely fine minimalist minimalistic matte intricate symmetrical
-    gothic impressionist surreal retro"""
+    gothic impressionist surreal retro still life"""
 )
 QUALITY_WORDS = _set(
     """4k 8k 16k hd uhd hdr masterpiece artstation photorealistic photorealism hyperrealistic
@@ -159,14 +180,14 @@ QUALITY_PHRASES: tuple[tuple[str, ...], ...] = tuple(
         *("ray tracing", "cinematic lighting", "dramatic lighting", "studio lighting"),
         *("soft lighting", "volumetric lighting", "natural lighting", "volumetric light"),
         *("concept art", "digital art", "ultra hd", "full hd"),
-        *("rule of thirds", "golden hour lighting"),
+        *("rule of thirds", "golden hour lighting", "photo realistic", "picture perfect"),
     )
 )
 
 # Words of a request, at the beginning of a sentence.
 REQUESTS = _set(
     """please generate create draw make paint render show give me i want need would like to see an
-    a the us can could you this i'd 'd let imagine produce"""
+    a the us can could you this i'd 'd let imagine produce we we'd"""
 )
 STYLE_WORDS = _set("intricate detailed realistic cinematic surreal minimalist symmetrical")
 STYLE_NOUNS = _set(
@@ -245,7 +266,8 @@ COMPOUNDS = frozenset(
         *("bow tie", "train station", "picnic table", "office chair", "alarm clock"),
         *("passion fruit", "dragon fruit", "ferris wheel", "car seat", "hard hat", "black hole"),
         *("toy car", "bell pepper", "light bulb", "hot tub", "walking cane", "paper clip"),
-        *("paper bag", "gas station"),
+        *("paper bag", "gas station", "picture frame", "photo frame", "photo album"),
+        *("picture book", "photo booth"),
     )
 )
 
