@@ -6,6 +6,7 @@ import copy
 import functools
 import importlib
 import pkgutil
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,18 +158,81 @@ def compiled(pipe: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("prepare", [offloaded, compiled])
+def test_works_with(case: Case, pipe: Pipeline, prepare: Callable[[Pipeline], None]) -> None:
+    arguments = negative(case, pipe, 1)
+    modes: tuple[After, ...] = ("off", "null")
+    plain = {}
+    for after in modes:
+        with early_negative(pipe, 2, after):
+            plain[after] = case.sample(pipe, PROMPTS[:1], **arguments)
+    prepare(pipe)  # once for both: compiling is most of this test's work
+    for after in modes * 2:
+        with early_negative(pipe, 2, after) as gate:
+            assert torch.equal(case.sample(pipe, PROMPTS[:1], **arguments), plain[after])
+        assert gate.forwards == (N + 2 if after == "off" else 2 * N)
+
+
+def takes_itself_off(denoiser: Any, forwards: int) -> None:
+    """Register a hook of diffusers that leaves after some forwards, as group offload's does."""
+    from diffusers.hooks.hooks import HookRegistry, ModelHook
+
+    class Leaves(ModelHook):  # type: ignore[misc]
+        left = forwards
+
+        def post_forward(self, module: Any, output: Any) -> Any:
+            self.left -= 1
+            if not self.left:
+                module._diffusers_hook.remove_hook("leaves", recurse=False)
+                assert "forward" in vars(module)  # written by diffusers
+            return output
+
+    HookRegistry.check_if_exists_or_initialize(denoiser).register_hook(Leaves(), "leaves")
+
+
+def is_wrapped_anew(denoiser: Any, forwards: int) -> None:
+    """Wrap `forward`, as a user may, and wrap it once more after some forwards."""
+    compute, left = denoiser.forward, [forwards]
+
+    def again(*args: Any, **inputs: Any) -> Any:
+        return compute(*args, **inputs)
+
+    def wrapper(*args: Any, **inputs: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            denoiser.forward = again
+        return compute(*args, **inputs)
+
+    denoiser.forward = wrapper
+
+
+def is_given_back(denoiser: Any, forwards: int) -> None:
+    """Wrap `forward`, and take the attribute away after some forwards."""
+    compute, left = denoiser.forward, [forwards]
+
+    def wrapper(*args: Any, **inputs: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            del denoiser.forward
+        return compute(*args, **inputs)
+
+    denoiser.forward = wrapper
+
+
+@pytest.mark.parametrize("overwrite", [takes_itself_off, is_wrapped_anew, is_given_back])
 @pytest.mark.parametrize("after", ["off", "null"])
-def test_works_with(
-    case: Case, pipe: Pipeline, after: After, prepare: Callable[[Pipeline], None]
+def test_the_gate_holds_when_forward_is_overwritten_at_a_random_step(
+    case: Case, pipe: Pipeline, after: After, overwrite: Callable[[Any, int], None]
 ) -> None:
     arguments = negative(case, pipe, 1)
-    with early_negative(pipe, 2, after):
-        plain = case.sample(pipe, PROMPTS[:1], **arguments)
-    prepare(pipe)
-    for _ in range(2):
-        with early_negative(pipe, 2, after) as gate:
-            assert torch.equal(case.sample(pipe, PROMPTS[:1], **arguments), plain)
-        assert gate.forwards == (N + 2 if after == "off" else 2 * N)
+    with early_negative(pipe, 2, after) as gate:
+        expected = case.sample(pipe, PROMPTS[:1], **arguments)
+    predictions, forwards = gate.forwards, N + 2 if after == "off" else 2 * N
+    assert predictions == forwards
+    calls = N if family_of(type(pipe)).guides == "one batch" else forwards
+    overwrite(denoiser_of(pipe), random.Random(case.family + after).randrange(1, calls))
+    with early_negative(pipe, 2, after) as gate:
+        assert torch.equal(case.sample(pipe, PROMPTS[:1], **arguments), expected)
+    assert gate.forwards == predictions
 
 
 @pytest.mark.parametrize("after", ["off", "null"])

@@ -27,6 +27,7 @@ from npc_local.generator.early_negative.guided_call import (
     LIVE,
     GuidedCall,
     Terms,
+    bypassed,
     input_names,
     remedy,
 )
@@ -144,6 +145,8 @@ class Gate(Terms):
                 f"the prompt is given as embeddings, and {type(pipe).__name__} then takes no "
                 f"null prompt as text ({error}); give early_negative its embeddings as `null`"
             ) from error
+        if not answer.asked:
+            raise bypassed(pipe)
         raise ConfigError(
             f"with its null prompt ({trial.get('negative_prompt')!r}) {type(pipe).__name__} "
             "does not guide at all; give early_negative the call's arguments for one as `null`"
@@ -156,13 +159,14 @@ class _NullTrial:
 
     Attributes:
         names: of the denoiser's inputs, in order.
+        asked: whether any prediction was asked for.
         inputs: what the null prompt looks like to the denoiser, once the call has ended.
     """
 
     family: Family
     names: list[str]
     inputs: dict[str, Any] = field(default_factory=dict)
-    _asked: bool = False
+    asked: bool = False
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """Answer the conditional prediction with zeros, and end the call at the other one.
@@ -173,8 +177,8 @@ class _NullTrial:
         import torch
 
         inputs |= dict(zip(self.names, args, strict=False))
-        if self.family.guides == "two calls" and not self._asked:
-            self._asked = True
+        if self.family.guides == "two calls" and not self.asked:
+            self.asked = True
             return (torch.zeros_like(inputs["hidden_states"]),)
         self.inputs = {name: value for name, value in inputs.items() if name not in LIVE}
         raise _NullFound

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from npc_local.core.errors import ConfigError
-from npc_local.generator.early_negative.patching import StandIn, listening_to, standing_before
+from npc_local.generator.early_negative.patching import StandIn, standing_before
 from npc_local.generator.family import After, Family, Pipeline, denoiser_of
 
 # What a denoiser is asked anew in each step; all its other inputs are the same in every step.
@@ -98,13 +98,17 @@ class GuidedCall:
                 self.begun()
             return answer(*args, **inputs)
 
+        def step(*args: Any, **kwargs: Any) -> Any:
+            self.end_step()
+            return schedule.compute(*args, **kwargs)
+
         with (
             standing_before(denoiser, forward) as self.stand_in,
-            listening_to(pipe.scheduler, "step", self.end_step),
+            standing_before(pipe.scheduler, step, "step") as schedule,
         ):
             yield
             if self.step == 0:
-                raise self._bypassed()
+                raise bypassed(pipe)
 
     @property
     def late(self) -> bool:
@@ -123,7 +127,7 @@ class GuidedCall:
         terms = self.terms
         there = self.stand_in.is_there and denoiser_of(terms.pipe) is self.stand_in.owner
         if self.asked == 0 or not there:
-            raise self._bypassed()
+            raise bypassed(terms.pipe, self.step + 1)
         if terms.confines and self.step == 0 and self.asked < 2:
             raise ConfigError(
                 "the pipeline ignored the negative prompt: it did not guide in its first denoising "
@@ -137,14 +141,6 @@ class GuidedCall:
             terms.on_step(self.step, steps or len(terms.pipe.scheduler.timesteps))
         if terms.on_late is not None and self.step == terms.negative_steps:
             terms.on_late()
-
-    def _bypassed(self) -> ConfigError:
-        return ConfigError(
-            f"step {self.step + 1} of {type(self.terms.pipe).__name__} got past the gate: its "
-            "denoiser was replaced, or called in a way that early_negative cannot see, so the "
-            "negative prompt would have acted in every step; change the pipeline (offload, "
-            "compilation, adapters, wrappers) before the call and not during it"
-        )
 
     def pass_on(self, *args: Any, **inputs: Any) -> Any:
         """Answer as the denoiser does."""
@@ -232,6 +228,16 @@ class GuidedCall:
         """Return how many rows the denoiser is asked for: images, or twice as many."""
         named = self._named(args, inputs)
         return len(next(named[name] for name in self.names if name in LIVE and name in named))
+
+
+def bypassed(pipe: Pipeline, step: int = 1) -> ConfigError:
+    """Return the refusal of a denoising step whose predictions were not all asked for here."""
+    return ConfigError(
+        f"step {step} of {type(pipe).__name__} got past the gate: its denoiser was replaced, or "
+        "called in a way that early_negative cannot see, so the negative prompt would have acted "
+        "in every step; change the pipeline (offload, compilation, adapters, wrappers) before the "
+        "call and not during it"
+    )
 
 
 def _another_pipeline() -> ConfigError:

@@ -1,9 +1,10 @@
-"""Standing before the calls of one object for a while, and giving it back as it was found.
+"""Standing before a method of one object for a while, and giving the object back as it was found.
 
 A stand-in on the attribute `forward` would be lost: offload hooks, caches, PEFT and users' own
 wrappers replace and restore that attribute whenever they like (the prefetch hook of diffusers'
 group offload writes it at the end of the first forward). So the object gets a class of its own for
-a while, where Python looks up `model(...)`: what others do to `forward` works below.
+a while, where Python looks up `model(...)`: what others do to `forward` works below. Copies of the
+object are of its own class, and have nothing before them.
 """
 
 from __future__ import annotations
@@ -23,20 +24,26 @@ _standing: dict[int, list[StandIn]] = {}
 
 
 class StandIn:
-    """Answers the calls of one object while it stands there; see `standing_before`."""
+    """Answers the calls of a method of one object while it stands there; see `standing_before`."""
 
-    def __init__(self, owner: Any, answer: Callable[..., Any]) -> None:
+    def __init__(self, owner: Any, answer: Callable[..., Any], method: str) -> None:
         """Remember whose calls are answered, and by what."""
         self.owner = owner
         self.answer = answer
+        self.method = method
+        self.computing = False
 
     def compute(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the object as if this did not stand before it."""
+        """Call the method as if this did not stand before it."""
         others = _standing[id(self.owner)]
         place = others.index(self)
         if place > 0:
             return others[place - 1].answer(*args, **kwargs)
-        return _stock(type(self.owner)).__call__(self.owner, *args, **kwargs)
+        self.computing = True
+        try:
+            return _beneath(self.owner, self.method)(*args, **kwargs)
+        finally:
+            self.computing = False
 
     @property
     def is_there(self) -> bool:
@@ -45,21 +52,22 @@ class StandIn:
 
 
 @contextmanager
-def standing_before(owner: Any, answer: Callable[..., Any]) -> Iterator[StandIn]:
-    """Let `answer` answer every call of `owner`.
+def standing_before(
+    owner: Any, answer: Callable[..., Any], method: str = "__call__"
+) -> Iterator[StandIn]:
+    """Let `answer` answer every call of a method of `owner`, by default of `owner` itself.
 
-    Only this object changes, and copies made meanwhile are as before. Several may stand before the
-    same object, and may leave in any order.
+    Several may stand before the same method, and may leave in any order.
 
     Raises:
         ConfigError: Python cannot give an object of this class another one.
     """
-    stand_in = StandIn(owner, answer)
+    stand_in = StandIn(owner, answer, method)
     with _lock:
         if not isinstance(owner, Marked):
             stock: type = type(owner)
             try:
-                owner.__class__ = _class_for(stock)
+                owner.__class__ = _class_for(stock, method)
             except TypeError as error:
                 raise ConfigError(
                     f"nothing can stand before the calls of a {stock.__name__}: {error}"
@@ -88,19 +96,14 @@ class Marked:
 
 def with_call(stock: type, call: Callable[..., Any]) -> type:
     """Return a class that is `stock` in all but its `__call__`, in name and signature too."""
-    members = {
-        "__call__": functools.wraps(stock.__call__)(call),
-        "__module__": stock.__module__,
-        "__qualname__": stock.__qualname__,
-        "__doc__": stock.__doc__,
-    }
-    return types.new_class(
-        stock.__name__, (Marked, stock), exec_body=lambda namespace: namespace.update(members)
-    )
+    return _derived(stock, {"__call__": functools.wraps(stock.__call__)(call)})
 
 
 @functools.cache  # so that a compiled model is not compiled anew for each call of its pipeline
-def _class_for(stock: type) -> type:
+def _class_for(stock: type, method: str) -> type:
+    if method != "__call__":
+        return _derived(stock, {method: _Method(method)})
+
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         standing = _standing.get(id(self))
         if not standing:  # made of this class meanwhile
@@ -110,33 +113,57 @@ def _class_for(stock: type) -> type:
     return with_call(stock, call)
 
 
+class _Method:
+    """A method of a class made here, which an attribute of the object does not hide.
+
+    Others may put a wrapper there, before or after this one came; it works below. One that has
+    taken this for the method that it wraps would lead back here: then it gets the real one.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, kind: type) -> Any:
+        if owner is None:
+            return getattr(_stock(kind), self.name)
+        stock = types.MethodType(getattr(_stock(kind), self.name), owner)
+
+        # Pipelines read the signature of scheduler.step: show the real one.
+        @functools.wraps(stock)
+        def method(*args: Any, **kwargs: Any) -> Any:
+            standing = _standing.get(id(owner))
+            if not standing or standing[-1].computing:
+                return stock(*args, **kwargs)
+            return standing[-1].answer(*args, **kwargs)
+
+        return method
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        vars(owner)[self.name] = value
+
+    def __delete__(self, owner: Any) -> None:
+        vars(owner).pop(self.name, None)
+
+
+def _derived(stock: type, members: dict[str, Any]) -> type:
+    described = {"__module__": stock.__module__, "__doc__": stock.__doc__}
+    described["__qualname__"] = stock.__qualname__
+    return types.new_class(
+        stock.__name__,
+        (Marked, stock),
+        exec_body=lambda namespace: namespace.update(described | members),
+    )
+
+
 def _stock(kind: type) -> type:
     """Return the class that one made here stands for."""
     order = kind.__mro__
     return order[order.index(Marked) + 1]
 
 
-@contextmanager
-def listening_to(owner: Any, name: str, told: Callable[[], None]) -> Iterator[None]:
-    """Let `told` be called before each call of the method `owner.name`."""
-    own = vars(owner).get(name)
-    method = getattr(owner, name)
-    active = True
-
-    # Pipelines read the signature of scheduler.step: show the real one.
-    @functools.wraps(method)
-    def shown(*args: Any, **kwargs: Any) -> Any:
-        if active:  # a wrapper that somebody has put around it may outlive this
-            told()
-        return method(*args, **kwargs)
-
-    setattr(owner, name, shown)
-    try:
-        yield
-    finally:
-        active = False
-        if vars(owner).get(name) is shown:
-            if own is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, own)
+def _beneath(owner: Any, method: str) -> Callable[..., Any]:
+    """Return a method as the object has it without us."""
+    own: Callable[..., Any] | None = vars(owner).get(method) if method != "__call__" else None
+    if own is not None:
+        return own
+    return types.MethodType(getattr(_stock(type(owner)), method), owner)

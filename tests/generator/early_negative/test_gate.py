@@ -214,7 +214,7 @@ def test_the_pipeline_is_restored_after_an_exception(pipe: Pipeline, own_forward
 
     def fail_inside() -> None:
         def fail(*_: Any) -> None:
-            assert "step" in vars(pipe.scheduler)
+            assert type(pipe.scheduler) is not before[4]
             raise ZeroDivisionError
 
         with early_negative(pipe, 3, "null"):
