@@ -13,7 +13,7 @@ from PIL import Image
 
 from npc_local.shapes.claims import check
 from npc_local.shapes.detect import detect
-from npc_local.shapes.wording import read
+from npc_local.shapes.reading import read
 
 COMMAND = Path(sys.executable).parent / "npc-local"
 PROMPTS = (

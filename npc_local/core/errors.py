@@ -18,9 +18,23 @@ class ConfigError(NpcError):
 
 
 class PromptError(NpcError):
-    """The prompt cannot be used: empty, too long, or outside what the backend understands."""
+    """The prompt cannot be used: empty, too long, or outside what the backend understands.
+
+    Attributes:
+        message: what is wrong with this prompt.
+        hint: what any such prompt should know, a vocabulary say, or ""; part of `str(error)`. Who
+            refuses several prompts shows the messages, and each hint once.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
 class BackendError(NpcError):

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from npc_local.core.config.settings import GeneratorSettings
-from npc_local.core.device import resolve_device
+from npc_local.core.device import resolve_device, torch_threads
 from npc_local.core.errors import ConfigError, GeneratorError
 from npc_local.core.files.model_directory import hash_files
 from npc_local.core.records import Render, Shot
@@ -94,7 +94,8 @@ class DiffusersGenerator:
             GeneratorError: out of memory, the model failed, or it made no usable picture.
             PromptError: a text is longer than the model reads, or a negative is its own prompt.
         """
-        return self._sampler.generate(shot, on_step)
+        with torch_threads(self.settings.threads):
+            return self._sampler.generate(shot, on_step)
 
     def leave_device(self) -> None:
         """Give the GPU's memory back; `enter_device`, or the next image, takes it again.

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from npc_local.core.config.settings import EncoderSettings
+from npc_local.core.device import torch_threads
 from npc_local.core.device_errors import is_device_lost
 from npc_local.core.errors import ConfigError, DeviceLostError
 from npc_local.core.files.hash_cache import cache_directory
@@ -74,7 +75,12 @@ class SalienceScorer:
     """
 
     def __init__(
-        self, source: Source, scoring: Scoring | None = None, *, caches: Path | None = None
+        self,
+        source: Source,
+        scoring: Scoring | None = None,
+        *,
+        caches: Path | None = None,
+        threads: int | None = None,
     ) -> None:
         """Take the encoder, loaded with the first score, and by which rules to score.
 
@@ -82,10 +88,12 @@ class SalienceScorer:
             source: the encoder.
             scoring: the rules.
             caches: the directory of the word vectors; None for the user's.
+            threads: of torch on the CPU; None for as many as it decides.
         """
         self.scoring = scoring or Scoring()
         self._source = source
         self._caches = caches
+        self._threads = threads
         self._lock = Lock()
 
     @classmethod
@@ -96,7 +104,7 @@ class SalienceScorer:
             ModelFilesError: the encoder's directory or one of its parts is missing or damaged.
         """
         scoring = Scoring(settings.formula, settings.tokens, settings.spacy_model)
-        return cls(source or from_directory(settings), scoring)
+        return cls(source or from_directory(settings), scoring, threads=settings.threads)
 
     def accepts(self, prompt: str) -> None:
         """Find the salient tokens, which may need a parser; the encoder is not loaded.
@@ -127,7 +135,7 @@ class SalienceScorer:
         """
         tokens = [self.tokens(prompt) for prompt, _ in pairs]
         texts = _texts(pairs, tokens, phrases=self.scoring.formula == "released")
-        with self._lock:
+        with self._lock, torch_threads(self._threads):
             try:
                 vectors = self._vectors(texts)
             except RuntimeError as error:

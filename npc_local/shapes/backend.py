@@ -22,7 +22,10 @@ from npc_local.core.records import Kind
 # What answers come from; training and prompts are not among it.
 _CODE = tuple(
     f"shapes/{name}.py"
-    for name in ("backend", "caption", "claims", "detect", "draw", "propose", "scene", "wording")
+    for name in (
+        *("backend", "caption", "claims", "detect", "draw", "propose", "reading", "scene"),
+        "wording",
+    )
 )
 
 
@@ -50,8 +53,11 @@ class ShapesBackend:
         return Reply(data=data, raw=json.dumps(data))
 
     def accepts(self, prompt: str) -> None:
-        """Raise `PromptError` if the prompt has a word outside the shapes world."""
-        from npc_local.shapes.wording import read_prompt
+        """Raise `PromptError` if the prompt asks for more than the shapes world has.
+
+        Its message says what is wrong with this prompt, its hint what the world knows.
+        """
+        from npc_local.shapes.reading import read_prompt
 
         read_prompt(prompt)
 
@@ -67,7 +73,7 @@ class ShapesBackend:
 
     def _checklist(self, request: Request[Any]) -> Mapping[str, Any]:
         from npc_local.shapes.claims import demands
-        from npc_local.shapes.wording import read
+        from npc_local.shapes.reading import read
 
         claims = demands(read(request.fields["prompt"]))
         return {"claims": [{"text": text, "kind": kind} for text, kind in claims]}
@@ -75,21 +81,20 @@ class ShapesBackend:
     def _verify(self, request: Request[Any]) -> Mapping[str, Any]:
         from npc_local.shapes.claims import Finding, check
         from npc_local.shapes.detect import detect
-        from npc_local.shapes.wording import read
+        from npc_local.shapes.reading import read
 
         # Two claims may read alike ('red circle on the left', one larger, one smaller): in order.
-        found: dict[str, list[Finding]] = defaultdict(list)
+        findings: dict[str, list[Finding]] = defaultdict(list)
         for finding in check(read(request.fields["prompt"]), detect(self._image(request))):
-            found[finding.claim].append(finding)
+            findings[finding.claim].append(finding)
         answers: dict[str, Finding] = {}
         for key, text in request.fields["claims"].items():
-            if not found[text]:
+            if not (alike := findings[text]):
                 raise BackendError(f"backend {self.name}: verify: cannot check the claim {text!r}")
-            answers[key] = found[text].pop(0) if len(found[text]) > 1 else found[text][0]
-        kept = sum(finding.holds for finding in answers.values())
+            answers[key] = alike.pop(0) if len(alike) > 1 else alike[0]
         return {key: finding.holds for key, finding in answers.items()} | {
             "reason": "; ".join(f.wrong for f in answers.values() if not f.holds),
-            "score": kept / len(answers),
+            "score": sum(finding.holds for finding in answers.values()) / len(answers),
         }
 
     def _caption(self, request: Request[Any]) -> Mapping[str, Any]:
@@ -101,7 +106,7 @@ class ShapesBackend:
     def _propose(self, request: Request[Any]) -> Mapping[str, Any]:
         from npc_local.shapes.caption import read_caption
         from npc_local.shapes.propose import foresee, propose
-        from npc_local.shapes.wording import read
+        from npc_local.shapes.reading import read
 
         fields = request.fields
         if "rejected" in fields:  # all that there is to say was said the first time
@@ -127,8 +132,11 @@ class ShapesBackend:
     def _negatives(
         self, proposed: Iterable[tuple[str, Kind]], fields: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        asked = [(text, kind) for text, kind in proposed if kind in fields["kinds"]]
-        return {"negatives": [{"text": text, "kind": kind} for text, kind in asked]}
+        return {
+            "negatives": [
+                {"text": text, "kind": kind} for text, kind in proposed if kind in fields["kinds"]
+            ]
+        }
 
     def _image(self, request: Request[Any]) -> Image:
         if not request.images:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+from npc_local.shapes.reading import read
 from npc_local.shapes.scene import CANVAS, Background, Scene, Thing, groups_of
-from npc_local.shapes.wording import Reading, background_phrase, listing, number_word, phrase, read
+from npc_local.shapes.wording import Reading, background_phrase, listing, number_word, phrase
 
 FEWEST, MOST = 90, 160  # words, paper section on the captioner
 _FIRST = "The picture shows "

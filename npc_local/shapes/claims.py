@@ -13,14 +13,24 @@ from dataclasses import dataclass, replace
 from scipy.optimize import linear_sum_assignment
 
 from npc_local.core.records import ClaimKind
-from npc_local.shapes.scene import CANVAS, Background, Group, Scene, Thing, groups_of
-from npc_local.shapes.wording import Reading, listing, number_word, phrase, place_phrase, plural
+from npc_local.shapes.scene import CANVAS, Background, Group, Relation, Scene, Thing, groups_of
+from npc_local.shapes.wording import (
+    Reading,
+    listing,
+    number_word,
+    phrase,
+    place_phrase,
+    plural,
+    side_phrase,
+)
 
 _MIDDLE = 4.0  # pixels to each side of the middle that are neither left nor right
+_APART = 4.0  # pixels by which one thing must lie further to a side than another
 _RATIO = 1.2  # how many times larger 'larger' is
 
 Groups = tuple[Group, ...]
-Shares = dict[Group, list[Thing]]  # the things that a group's place and size are judged by
+# The things that a group's place, side and size are judged by, a list for each group, in order.
+Shares = list[list[Thing]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +46,26 @@ class Finding:
 def check(reading: Reading, scene: Scene) -> tuple[Finding, ...]:
     """Check every claim of a prompt against a scene.
 
-    Claims: the number of each named shape, its colour, place and size, the background where the
-    prompt names one, and that nothing else is there.
+    Claims: the number of each named shape, its colour, place and size, where it is as seen from
+    another, the background where the prompt names one, and that nothing else is there. A place is
+    judged by the picture, a relation by the two alone.
     """
-    groups = _merge(reading.groups)
-    shares = _share_out(groups, scene)
+    relation = reading.relation
+    groups = _merge(reading.groups) if relation is None else reading.groups
+    shares = _share_out(groups, scene, relation)
     findings: list[Finding] = []
-    for index, group in enumerate(groups):
+    for index, (group, share) in enumerate(zip(groups, shares, strict=True)):
         before = groups[:index]
         if all(other.shape != group.shape for other in before):
             findings.append(_number(group.shape, groups, scene))
         if group.color and all(not _same_kind(other, group) for other in before):
             findings.append(_color(group, groups, scene))
         if group.region:
-            findings.append(_place(group, groups, shares[group]))
+            findings.append(_place(group, groups, share))
         if group.size:
-            findings.append(_size(group, groups, shares))
+            findings.append(_size(group, groups, share, shares))
+    if relation is not None:
+        findings.append(_relation(relation, shares))
     if groups:
         findings.append(_nothing_else(groups, scene))
     return (*findings, *_background(reading, scene))
@@ -79,6 +93,21 @@ def in_region(region: str, thing: Thing) -> bool:
     }[region]
 
 
+def on_side(side: str, thing: Thing, other: Thing) -> bool:
+    """Whether a thing lies to that side of another, wherever in the picture the two are.
+
+    'beside' is to the left or right, and further so than up or down.
+    """
+    right, down = thing.x - other.x, thing.y - other.y
+    return {
+        "left": right < -_APART,
+        "right": right > _APART,
+        "above": down < -_APART,
+        "below": down > _APART,
+        "beside": abs(right) > max(_APART, abs(down)),
+    }[side]
+
+
 def _merge(groups: Groups) -> Groups:
     """'A circle and a circle' are two circles."""
     counts: Counter[Group] = Counter()
@@ -95,33 +124,38 @@ def _namesakes(group: Group, groups: Groups) -> Groups:
     return tuple(other for other in groups if other.shape == group.shape)
 
 
-def _share_out(groups: Groups, scene: Scene) -> Shares:
+def _share_out(groups: Groups, scene: Scene, relation: Relation | None) -> Shares:
     """Give each group the things that match it; groups that name one shape share its things out.
 
     They are shared out with the fewest faults, so that 'a circle on the left and a circle on the
     right' holds when any circle is on each side.
     """
-    shares: Shares = {group: [] for group in groups}
+    sides = (None,) * len(groups) if relation is None else (relation.side, relation.turned.side)
+    shares: Shares = [[] for _ in groups]
     for shape in dict.fromkeys(group.shape for group in groups):
         things = [thing for thing in scene.things if thing.shape == shape]
-        slots = [group for group in groups if group.shape == shape for _ in range(group.count)]
-        if len(set(slots)) == 1:
-            pairs = [(slots[0], thing) for thing in things]
+        namesakes = [index for index, group in enumerate(groups) if group.shape == shape]
+        slots = [index for index in namesakes for _ in range(groups[index].count)]
+        if len(namesakes) == 1:
+            pairs = [(namesakes[0], thing) for thing in things]
         else:
-            faults = [[_misfit(group, thing) for thing in things] for group in slots]
+            faults = [[_misfit(groups[i], sides[i], thing) for thing in things] for i in slots]
             rows, columns = linear_sum_assignment(faults)
             pairs = [(slots[i], things[j]) for i, j in zip(rows, columns, strict=True)]
-        for group, thing in pairs:
-            if matches(group, thing):
-                shares[group].append(thing)
+        for index, thing in pairs:
+            if matches(groups[index], thing):
+                shares[index].append(thing)
     return shares
 
 
-def _misfit(group: Group, thing: Thing) -> float:
-    """How badly a thing fits a group: colour before place, place before size."""
-    color = 10.0 * (group.color not in (None, thing.color))
-    place = 1.0 * (group.region is not None and not in_region(group.region, thing))
-    return color + place + thing.radius * {"larger": -1e-3, "smaller": 1e-3, None: 0}[group.size]
+def _misfit(group: Group, side: str | None, thing: Thing) -> float:
+    """How badly a thing fits a group: colour before place, place before side, side before size."""
+    color = 1e3 * (group.color not in (None, thing.color))
+    place = 10.0 * (group.region is not None and not in_region(group.region, thing))
+    # What is to be furthest left is the thing that is.
+    along = {"left": thing.x, "right": -thing.x, "above": thing.y, "below": -thing.y}
+    size = {"larger": -1e-3, "large": -1e-3, "smaller": 1e-3, "small": 1e-3, None: 0}[group.size]
+    return color + place + along.get(side or "", 0.0) / CANVAS / 10 + thing.radius * size
 
 
 def _expected(claim: str, found: int, instead: str = "") -> str:
@@ -166,29 +200,50 @@ def _place(group: Group, groups: Groups, share: list[Thing]) -> Finding:
     return Finding(f"{name} {place}", holds, wrong, "relation")
 
 
+def _relation(relation: Relation, shares: Shares) -> Finding:
+    """The two compared: each thing of the one with each of the other."""
+    groups = relation.first, relation.second
+    first, second = (_name(group, groups) for group in groups)
+    side, (share, others) = side_phrase(relation.side), shares
+    other = f"another {second}" if first == second else f"the {second}"
+    claim = f"{first} {side} {other.removeprefix('the ')}"
+    if not share:
+        wrong = _missing(relation.first, f"{first} {side} {other}")
+    elif not others:
+        be = "is" if relation.first.count == 1 else "are"
+        wrong = _missing(relation.second, f"{second} that the {first} {be} {side}")
+    else:
+        wrong = f"the {first} should be {side} {other}"
+    holds = bool(share and others) and all(
+        on_side(relation.side, thing, rival) for thing in share for rival in others
+    )
+    return Finding(claim, holds, wrong, "relation")
+
+
 def _missing(group: Group, what: str) -> str:
     return f"there {'is' if group.count == 1 else 'are'} no {what}"
 
 
-def _size(group: Group, groups: Groups, shares: Shares) -> Finding:
-    name, share = _name(group, groups), shares[group]
-    claim = f"{group.size} {name}"
+def _size(group: Group, groups: Groups, share: list[Thing], shares: Shares) -> Finding:
+    name, size = _name(group, groups), str(group.size)
+    claim = f"{size} {name}"
     if not share:
         return Finding(claim, False, _missing(group, claim), "size")
-    rivals = [other for other in groups if other.size and other.size != group.size]
-    others = [thing for rival in rivals for thing in shares[rival]]
+    opposite = {"larger": "smaller", "smaller": "larger"}.get(size)
+    rivals = [index for index, other in enumerate(groups) if opposite and other.size == opposite]
+    others = [thing for index in rivals for thing in shares[index]]
     if rivals and not others:
         be = "is" if group.count == 1 else "are"
-        wrong = f"there is nothing that the {name} {be} {group.size} than"
+        wrong = f"there is nothing that the {name} {be} {size} than"
         return Finding(claim, False, wrong, "size")
     if rivals:
-        big, small = (share, others) if group.size == "larger" else (others, share)
+        big, small = (share, others) if size == "larger" else (others, share)
         least, most = min(thing.radius for thing in big), max(thing.radius for thing in small)
         holds = least > _RATIO * most
     else:
-        word = {"larger": "large", "smaller": "small"}[str(group.size)]
+        word = {"larger": "large", "smaller": "small"}.get(size, size)
         holds = all(thing.size == word for thing in share)
-    return Finding(claim, holds, f"the {name} should be {group.size}", "size")
+    return Finding(claim, holds, f"the {name} should be {size}", "size")
 
 
 def _nothing_else(groups: Groups, scene: Scene) -> Finding:

@@ -37,11 +37,15 @@ def detect(image: Image.Image) -> Scene:
         Things from top left to bottom right, in canvas pixels.
     """
     nearest = _segment(image)
+    background = _background(nearest)
     things = [
-        thing for index, color in enumerate(COLORS) for thing in _things(nearest == index, color)
+        thing
+        for index, color in enumerate(COLORS)
+        if color != background.color
+        for thing in _things(nearest == index, color, rims=background.color in COLORS)
     ]
     things.sort(key=lambda thing: (round(thing.y / 16), thing.x))
-    return Scene(tuple(things), _background(nearest))
+    return Scene(tuple(things), background)
 
 
 def _segment(image: Image.Image) -> NDArray[np.intp]:
@@ -55,17 +59,24 @@ def _segment(image: Image.Image) -> NDArray[np.intp]:
     return nearest
 
 
-def _things(mask: NDArray[np.bool_], color: str) -> list[Thing]:
-    found = []
+def _things(mask: NDArray[np.bool_], color: str, *, rims: bool) -> list[Thing]:
+    """The things of one colour; `rims`: two other colours may mix to this one where they meet."""
+    things = []
     for region in _regions(mask):
-        if region.area >= _LEAST_AREA:
+        if region.area >= _LEAST_AREA and not (rims and _is_rim(region.image)):
             fit = _fit(region.image_filled)
             radius = float(np.sqrt(region.area / fit.area))
             y, x = region.centroid
             # Pixel centres lie half a pixel after their index.
             x, y = x + 0.5, y + 0.5 + fit.drop * radius
-            found.append(Thing(fit.shape, color, float(x), float(y), radius))
-    return found
+            things.append(Thing(fit.shape, color, float(x), float(y), radius))
+    return things
+
+
+def _is_rim(mask: NDArray[np.bool_]) -> bool:
+    """Whether a region is nowhere three pixels wide and high."""
+    inner = skimage.morphology.erosion(np.pad(mask, 1), np.ones((3, 3), dtype=bool))
+    return not inner.any()
 
 
 def _regions(mask: NDArray[np.bool_]) -> Any:
@@ -106,7 +117,7 @@ def _to_template_size(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 @lru_cache(maxsize=1)
 def _templates() -> tuple[_Template, ...]:
     """Each shape at several sizes and offsets, drawn by the drawer itself: no second geometry."""
-    made = []
+    templates = []
     for shape in SHAPES:
         for radius in (5.8, 7.8, 10.0):
             for offset in (0.0, 0.5):
@@ -115,13 +126,20 @@ def _templates() -> tuple[_Template, ...]:
                 mask = _segment(picture) == list(COLORS).index("black")
                 region = _regions(mask)[0]
                 drop = (thing.y - region.centroid[0] - 0.5) / radius
-                template = _to_template_size(region.image_filled)
-                made.append(_Template(shape, template, region.area / radius**2, drop))
-    return tuple(made)
+                scaled = _to_template_size(region.image_filled)
+                templates.append(_Template(shape, scaled, region.area / radius**2, drop))
+    return tuple(templates)
 
 
 def _background(nearest: NDArray[np.intp]) -> Background:
-    """Colour by majority of paper and shade together; pattern by where the shade lies."""
+    """Colour by majority of paper and shade together; pattern by where the shade lies.
+
+    A shape's colour along most of the picture's edge is that of a plain background.
+    """
+    edge = np.concatenate([nearest[0], nearest[-1], nearest[1:-1, 0], nearest[1:-1, -1]])
+    most = int(np.bincount(edge).argmax())
+    if most < _PAPERS and 2 * int((edge == most).sum()) > len(edge):
+        return Background(tuple(COLORS)[most], "plain")
     # The anti-aliased rim of a thing passes for shade: look only away from things.
     ground = ~skimage.morphology.dilation(nearest < _PAPERS, np.ones((5, 5), dtype=bool))
     counts = np.bincount(nearest[ground], minlength=len(_PALETTE))[_PAPERS:].reshape(-1, 2)

@@ -6,7 +6,7 @@ from math import cos, pi, sin
 
 from PIL import Image, ImageDraw
 
-from npc_local.shapes.scene import BACKGROUNDS, CANVAS, COLORS, Background, Scene, Thing
+from npc_local.shapes.scene import BACKGROUNDS, CANVAS, COLORS, PAPERS, Background, Scene, Thing
 
 _SCALE = 4  # supersampling factor
 _STRIPE = 16  # period of stripes and dots in pixels
@@ -24,14 +24,16 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def _background(background: Background) -> Image.Image:
-    paper, shade = BACKGROUNDS[background.color]
     side = CANVAS * _SCALE
-    image = Image.new("RGB", (side, side), paper)
+    image = Image.new("RGB", (side, side), PAPERS[background.color])
+    if background.pattern == "plain":
+        return image
+    _, shade = BACKGROUNDS[background.color]
     pen = ImageDraw.Draw(image)
     if background.pattern == "striped":
         for top in range(_STRIPE // 2 - _LINE // 2, CANVAS, _STRIPE):
             pen.rectangle((0, top * _SCALE, side, (top + _LINE) * _SCALE - 1), fill=shade)
-    elif background.pattern == "dotted":
+    else:
         for x in range(_STRIPE // 2, CANVAS, _STRIPE):
             for y in range(_STRIPE // 2, CANVAS, _STRIPE):
                 pen.ellipse([v * _SCALE for v in (x - _DOT, y - _DOT, x + _DOT, y + _DOT)], shade)

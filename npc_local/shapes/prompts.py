@@ -10,11 +10,11 @@ import hashlib
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from npc_local.shapes.scene import COLORS, SHAPES, Group
-from npc_local.shapes.wording import benchmark_prompt, opposite
+from npc_local.shapes.scene import COLORS, OPPOSITE, SHAPES, Group, Relation
+from npc_local.shapes.wording import benchmark_prompt
 
 _TEST_SHARE = 4  # one prompt in four is kept for testing
 
@@ -47,8 +47,14 @@ class Record:
         return record | {"prompt": self.prompt}
 
 
-def held_out(groups: tuple[Group, ...]) -> bool:
-    """Whether a prompt that asks for just this is kept for testing, in any wording or order."""
+def held_out(groups: tuple[Group, ...], relation: Relation | None = None) -> bool:
+    """Whether a prompt that asks for just this is kept for testing, in any wording or order.
+
+    A relation goes with the places that it would have if the two stood in two halves.
+    """
+    if relation is not None:
+        ways = relation, relation.turned
+        groups = tuple(replace(way.first, region=way.side) for way in ways)
     facts = sorted(json.dumps([g.shape, g.count, g.color, g.region, g.size]) for g in groups)
     digest = hashlib.sha256("|".join(facts).encode()).digest()
     return digest[0] % _TEST_SHARE == 0
@@ -72,7 +78,7 @@ def _color_count_attr(rng: random.Random) -> tuple[Group, ...]:
 
 def _pair_regions(rng: random.Random) -> tuple[str, str]:
     first = rng.choice(("left", "above"))
-    return first, opposite(first)
+    return first, OPPOSITE[first]
 
 
 def _color_spatial_attr(rng: random.Random) -> tuple[Group, ...]:

@@ -15,23 +15,37 @@ from dataclasses import replace
 from npc_local.agents.clean_negatives import MAX_WORDS
 from npc_local.core.errors import PromptError
 from npc_local.core.records import Kind
-from npc_local.shapes.scene import COLORS, PATTERNS, SHAPES, Background, Group
+from npc_local.shapes.reading import read
+from npc_local.shapes.scene import (
+    COLORS,
+    OPPOSITE,
+    PATTERNS,
+    SHAPES,
+    Background,
+    Group,
+    Relation,
+)
 from npc_local.shapes.wording import (
     NOUNS,
+    RELATIONS,
     Reading,
     background_phrase,
     listing,
     number_word,
-    opposite,
     phrase,
     place_phrase,
-    read,
+    relation_phrase,
+    side_phrase,
 )
 
-_SUBJECT = rf"the (?:(?P<color>{'|'.join(COLORS)}) )?(?P<noun>{'|'.join(NOUNS)}) should be"
-_PLACE = re.compile(rf"{_SUBJECT} (?:on the|at the) (?P<place>left|right|top|bottom)\b")
-_SIZE = re.compile(rf"{_SUBJECT} (?P<size>larger|smaller)\b")
-_WORD_REGION = {"left": "left", "right": "right", "top": "above", "bottom": "below"}
+_COLORED = rf"(?:({'|'.join(COLORS)}) )?({'|'.join(NOUNS)})"
+_SUBJECT = rf"\bthe {_COLORED} should be"
+_PLACES = {place_phrase(region): region for region in OPPOSITE}
+_SIDES = {side_phrase(side): side for side in RELATIONS}
+_PLACE = re.compile(rf"{_SUBJECT} ({'|'.join(_PLACES)})\b")
+_SIZE = re.compile(rf"{_SUBJECT} (larger|smaller|large|small)\b")
+_RELATION = re.compile(rf"{_SUBJECT} ({'|'.join(_SIDES)}) (?:the|another) {_COLORED}\b")
+_OTHER_SIZE = {"larger": "smaller", "large": "smaller", "smaller": "larger", "small": "larger"}
 
 
 def propose(wanted: Reading, seen: Reading, reason: str) -> list[tuple[str, Kind]]:
@@ -116,13 +130,24 @@ def _miscounted(wanted: Reading, seen: Reading) -> Iterator[str]:
 
 
 def _misplaced(reason: str) -> Iterator[str]:
-    """The place or size that a shape has instead of the one asked for."""
-    for match in _PLACE.finditer(reason):
-        shape = phrase(Group(NOUNS[match["noun"]], 1, match["color"]))
-        yield f"{shape} {place_phrase(opposite(_WORD_REGION[match['place']]))}"
-    for match in _SIZE.finditer(reason):
-        size = "smaller" if match["size"] == "larger" else "larger"
-        yield phrase(Group(NOUNS[match["noun"]], 1, match["color"], size=size))
+    """The place, side or size that a shape has instead of the one asked for."""
+    for color, noun, place in _PLACE.findall(reason):
+        shape = phrase(Group(NOUNS[noun], 1, color or None))
+        yield f"{shape} {place_phrase(OPPOSITE[_PLACES[place]])}"
+    for color, noun, side, other_color, other_noun in _RELATION.findall(reason):
+        first = Group(NOUNS[noun], 1, color or None)
+        second = Group(NOUNS[other_noun], 1, other_color or None)
+        yield _turned(Relation(first, OPPOSITE[_SIDES[side]], second))
+    for color, noun, size in _SIZE.findall(reason):
+        yield phrase(Group(NOUNS[noun], 1, color or None, size=_OTHER_SIZE[size]))
+
+
+def _turned(relation: Relation) -> str:
+    """A relation in few enough words: 'a circle right of a star', 'red star left of blue star'."""
+    text = relation_phrase(relation, side=RELATIONS[relation.side][-1])
+    if len(text.split()) > MAX_WORDS:
+        text = re.sub(r"\ban? ", "", text)
+    return text
 
 
 def _wrong_background(wanted: Reading, seen: Reading) -> Iterator[str]:
@@ -173,11 +198,25 @@ def _asked_for(text: str, wanted: Reading) -> bool:
         said = read(text)
     except PromptError:  # 'red shapes', 'five shapes': no prompt asks for shapes of any kind
         return False
+    if said.relation is not None:
+        return wanted.relation is not None and any(
+            _relates(relation, said.relation)
+            for relation in (wanted.relation, wanted.relation.turned)
+        )
     if said.groups:
-        return all(any(_implies(asked, one) for asked in wanted.groups) for one in said.groups)
+        return all(any(_implies(asked, group) for asked in wanted.groups) for group in said.groups)
     return all(
         there in (None, asked)
         for there, asked in zip(said.background, wanted.background, strict=True)
+    )
+
+
+def _relates(asked: Relation, said: Relation) -> bool:
+    """Whether asking for one relation is asking for the other."""
+    return (
+        asked.side == said.side
+        and _implies(asked.first, said.first)
+        and _implies(asked.second, said.second)
     )
 
 

@@ -31,6 +31,8 @@ BACKGROUNDS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "mint": ((195, 240, 215), (145, 208, 176)),
 }
 PATTERNS = ("plain", "striped", "dotted")
+# Every plain background that a picture may be read with: also those that training never draws.
+PAPERS = {name: paper for name, (paper, _) in BACKGROUNDS.items()} | COLORS
 # Size words and the range of radii (half the larger side of the bounding box, in pixels).
 SIZES: dict[str, tuple[float, float]] = {
     "small": (5.4, 5.9),
@@ -38,6 +40,7 @@ SIZES: dict[str, tuple[float, float]] = {
     "large": (9.8, 10.4),
 }
 SIZE_LIMITS = (6.7, 9.05)  # radii that part small from medium and medium from large
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 Cell: TypeAlias = tuple[int, int]  # column, row
 
@@ -55,6 +58,8 @@ _LAYOUTS: dict[int, tuple[tuple[Cell, ...], ...]] = {
 }
 # Which of the three cells of a side one or two things take.
 _SPACED = {(3, 1): (1,), (3, 2): (0, 2)}
+# The size that each size word is drawn in.
+_DRAWN = {"larger": "large", "smaller": "small", "large": "large", "small": "small", None: "medium"}
 _GRID = (11.0, 32.0, 53.0)
 _JITTER = 2.0
 _GAP = 2.0  # least distance between bounding boxes, so that things never merge
@@ -104,8 +109,22 @@ class Group:
     shape: str
     count: int
     color: str | None = None
-    region: str | None = None  # left, right, above, below
-    size: str | None = None  # larger, smaller
+    region: str | None = None  # left, right, above, below: of the picture
+    size: str | None = None  # larger, smaller: than another group; large, small: by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Where one group is as seen from another, wherever in the picture they are."""
+
+    first: Group
+    side: str  # left, right, above, below, beside
+    second: Group
+
+    @property
+    def turned(self) -> Relation:
+        """The same, told of the second group: 'a right of b' for 'b left of a'."""
+        return Relation(self.second, OPPOSITE.get(self.side, self.side), self.first)
 
 
 def cells(region: str | None) -> list[Cell]:
@@ -129,28 +148,37 @@ def sample_background(rng: random.Random) -> Background:
     return Background(rng.choice(tuple(BACKGROUNDS)), pattern)
 
 
-def sample_scene(groups: tuple[Group, ...], rng: random.Random) -> Scene:
+def sample_scene(
+    groups: tuple[Group, ...], rng: random.Random, relation: Relation | None = None
+) -> Scene:
     """Draw lots for a scene that shows exactly `groups`; open attributes fall at random.
 
+    Args:
+        groups: what there is.
+        rng: decides what is left open.
+        relation: where the two groups stand to each other, to one of the four sides.
+
     Raises:
-        ValueError: the groups do not fit the grid (more than nine things, or four to a region).
+        ValueError: the groups do not fit the grid (more than nine things, or four to a side).
     """
     for _ in range(200):
-        things = _place(groups, rng)
+        things = _place(groups, rng, relation)
         if things is not None:
             return Scene(things, sample_background(rng))
     raise ValueError(f"no room for {groups}")
 
 
-def _place(groups: tuple[Group, ...], rng: random.Random) -> tuple[Thing, ...] | None:
-    slots = _slots(groups, rng)
+def _place(
+    groups: tuple[Group, ...], rng: random.Random, relation: Relation | None
+) -> tuple[Thing, ...] | None:
+    slots = _slots(groups, rng) if relation is None else _slots_apart(relation, rng)
     if slots is None:
         return None
     things: list[Thing] = []
     for group, places in zip(groups, slots, strict=True):
         # An open colour is one colour for the whole group, as in pictures people draw.
         color = group.color or rng.choice(tuple(COLORS))
-        size = {"larger": "large", "smaller": "small", None: "medium"}[group.size]
+        size = _DRAWN[group.size]
         things += [_thing(group.shape, color, *place, size, rng) for place in places]
     if any(_touch(a, b) for a, b in combinations(things, 2)):
         return None
@@ -171,8 +199,7 @@ def _slots(groups: tuple[Group, ...], rng: random.Random) -> list[list[Cell]] | 
             side = [cell for cell in cells(group.region) if cell in free]
             if len(side) < group.count:
                 return None
-            order = _SPACED.get((len(side), group.count), range(group.count))
-            placed[index] = [side[i] for i in order]
+            placed[index] = _spaced(side, group.count)
             free = [cell for cell in free if cell not in placed[index]]
     number = sum(group.count for group in groups if not group.region)
     if number > len(free):
@@ -185,6 +212,28 @@ def _slots(groups: tuple[Group, ...], rng: random.Random) -> list[list[Cell]] | 
         if not group.region:
             placed[index], layout = layout[: group.count], layout[group.count :]
     return [placed[index] for index in range(len(groups))]
+
+
+def _slots_apart(relation: Relation, rng: random.Random) -> list[list[Cell]] | None:
+    """Cells for the two groups of a relation: any two lines of the grid, not the outer ones alone.
+
+    A relation says nothing of the halves of the picture, so the scenes must not either.
+    """
+    lines = sorted(rng.sample(range(3), 2))
+    if relation.side in ("right", "below"):
+        lines.reverse()
+    axis = 0 if relation.side in ("left", "right") else 1
+    slots = []
+    for group, line in zip((relation.first, relation.second), lines, strict=True):
+        if group.count > 3:
+            return None
+        slots.append(_spaced([cell for cell in cells(None) if cell[axis] == line], group.count))
+    return slots
+
+
+def _spaced(line: list[Cell], number: int) -> list[Cell]:
+    """So many cells of a line, one or two of three not side by side."""
+    return [line[index] for index in _SPACED.get((len(line), number), range(number))]
 
 
 def _reading(cell: Cell) -> Cell:

@@ -1,51 +1,50 @@
-"""Between words and groups of things: renders prompts, and reads them back.
+"""The shapes world's own words, and how it says things: prompts, captions, phrases, a vocabulary.
 
-The grammar covers what GenEval++'s seven kinds say, with shapes for objects, and the short phrases
-that negative prompts are. Reading is strict: one unknown word refuses the prompt, because a
-verifier that skips a word would call a wrong image correct.
+All that is said here the embedded generator has learned, but for `say` of what it has not; what
+people write besides is `reading`'s.
 """
 
 from __future__ import annotations
 
 import random
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from npc_local.core.errors import PromptError
-from npc_local.shapes.scene import BACKGROUNDS, COLORS, PATTERNS, SHAPES, Background, Group
+from npc_local.shapes.scene import (
+    BACKGROUNDS,
+    COLORS,
+    PATTERNS,
+    SHAPES,
+    Background,
+    Group,
+    Relation,
+)
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_COUNTS = {word: n for n, word in enumerate(NUMBERS)} | {"a": 1, "an": 1}
-_SIZES = ("larger", "smaller")
-_MOST = 6  # things in a picture: the largest number with a layout (`scene`)
-_REGIONS = {
+SIZES = ("larger", "smaller")
+MOST = 6  # things in a picture: the largest number with a layout (`scene`)
+REGIONS = {
     "left": ("on the left", "on the left side", "at the left"),
     "right": ("on the right", "on the right side", "at the right"),
     "above": ("on the above", "at the top", "on top", "above"),
     "below": ("on the below", "at the bottom", "below"),
 }
-_RELATIONS = {
-    "to the left of": ("left", "right"),
-    "left of": ("left", "right"),
-    "to the right of": ("right", "left"),
-    "right of": ("right", "left"),
-    "above": ("above", "below"),
-    "below": ("below", "above"),
+RELATIONS = {
+    "left": ("to the left of", "left of"),
+    "right": ("to the right of", "right of"),
+    "above": ("above",),
+    "below": ("below",),
 }
-_OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
-# `varied_prompt` says the first four; all are read.
-_OPENINGS = (
-    *("a photo of", "a picture of", "an image of", "a drawing of"),
-    *("photo of", "picture of", "image of", "drawing of"),
-)
+_BESIDE = "next to"  # which the generator has not learned
+OPENINGS = ("a photo of", "a picture of", "an image of", "a drawing of")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a prompt says: groups of things, and a background where one is named."""
+    """What a text says: groups of things, and a background or a relation where one is named."""
 
     groups: tuple[Group, ...]
     background: tuple[str | None, str | None] = (None, None)  # colour, pattern
+    relation: Relation | None = None  # between the two groups, if there are two
 
 
 def number_word(number: int) -> str:
@@ -62,10 +61,10 @@ NOUNS = {shape: shape for shape in SHAPES} | {plural(shape): shape for shape in 
 _KNOWN = {
     "shapes": list(SHAPES),
     "colours": list(COLORS),
-    "numbers": [*NUMBERS[1 : _MOST + 1], "a", "an"],
-    "sizes": list(_SIZES),
-    "places": [phrases[0] for phrases in _REGIONS.values()],
-    "relations": list(_RELATIONS),
+    "numbers": [*NUMBERS[1 : MOST + 1], "a", "an"],
+    "sizes": list(SIZES),
+    "places": [phrases[0] for phrases in REGIONS.values()],
+    "relations": [phrase for phrases in RELATIONS.values() for phrase in phrases],
     "backgrounds": [*BACKGROUNDS, *PATTERNS[1:]],
 }
 
@@ -73,9 +72,6 @@ _KNOWN = {
 def vocabulary() -> str:
     """What the shapes world understands, a line a kind."""
     return "\n".join(f"  {kind}: {', '.join(words)}" for kind, words in _KNOWN.items())
-
-
-# ---------------------------------------------------------------- rendering
 
 
 def phrase(group: Group, article: str | None = None) -> str:
@@ -103,7 +99,7 @@ def benchmark_prompt(groups: tuple[Group, ...]) -> str:
     parts = []
     for group in groups:
         text = phrase(group, "one" if several else None)
-        parts.append(f"{text} {_REGIONS[group.region][0]}" if group.region else text)
+        parts.append(f"{text} {REGIONS[group.region][0]}" if group.region else text)
     return f"A photo of {listing(parts)}"
 
 
@@ -115,176 +111,57 @@ def background_phrase(background: Background) -> str:
 
 def varied_phrase(group: Group, rng: random.Random, article: str | None = None) -> str:
     """A group with its place in one of several wordings."""
-    place = f" {rng.choice(_REGIONS[group.region])}" if group.region else ""
+    place = f" {rng.choice(REGIONS[group.region])}" if group.region else ""
     return phrase(group, article) + place
 
 
-def varied_prompt(
-    groups: tuple[Group, ...], background: Background | None, rng: random.Random
-) -> str:
-    """One of the many ways to say the same, for training captions."""
-    if all(group.region for group in groups):  # elsewhere the order of naming says who stands where
-        groups = tuple(rng.sample(groups, len(groups)))
+def varied_prompt(reading: Reading, background: Background | None, rng: random.Random) -> str:
+    """One of the many ways to say the same, for training captions; names `background` if given."""
     article = rng.choice((None, "one"))
-    regions = [group.region for group in groups]
-    if len(groups) == 2 and regions[0] and rng.random() < 0.35:
-        relation = rng.choice([text for text, (a, _) in _RELATIONS.items() if a == regions[0]])
-        text = f"{phrase(groups[0], article)} {relation} {phrase(groups[1], article)}"
+    if (relation := reading.relation) is not None:
+        relation = rng.choice((relation, relation.turned))
+        text = relation_phrase(relation, article, rng.choice(RELATIONS[relation.side]))
     else:
+        groups = reading.groups
+        # Without places the order of naming says who stands where.
+        if all(group.region for group in groups):
+            groups = tuple(rng.sample(groups, len(groups)))
         text = listing([varied_phrase(group, rng, article) for group in groups])
     if background is not None:
         text += f" on {background_phrase(background)}"
-    opening = rng.choices((_OPENINGS[0], "", *_OPENINGS[1:4]), weights=(6, 3, 1, 1, 1))[0]
+    opening = rng.choices((OPENINGS[0], "", *OPENINGS[1:]), weights=(6, 3, 1, 1, 1))[0]
     return f"{opening} {text}".strip()
-
-
-def opposite(region: str) -> str:
-    """The region on the other side."""
-    return _OPPOSITE[region]
 
 
 def place_phrase(region: str) -> str:
     """'on the left', 'at the top', ..."""
-    return _REGIONS[region][1 if region in ("above", "below") else 0]
+    return REGIONS[region][1 if region in ("above", "below") else 0]
 
 
-# ---------------------------------------------------------------- reading
-
-_ENDINGS = "|".join(
-    sorted((p for phrases in _REGIONS.values() for p in phrases), key=len, reverse=True)
-)
-_DIGITS = r"\d{1,2}"
-_GROUP = re.compile(
-    rf"(?:(?P<count>{'|'.join(_COUNTS)}|{_DIGITS}) )?(?:(?P<size>{'|'.join(_SIZES)}) )?"
-    rf"(?:(?P<color>{'|'.join(COLORS)}) )?(?P<noun>{'|'.join(sorted(NOUNS, reverse=True))})"
-    rf"(?: (?P<place>{_ENDINGS}))?"
-)
-_BACKGROUND = re.compile(
-    rf"(?:^|(?: on|,) )(?:(?:an?|the) )?(?:(?P<pattern>{'|'.join(PATTERNS[1:])}) )?"
-    rf"(?:(?P<color>{'|'.join(BACKGROUNDS)}) )?background$"
-)
-_WORDS = {*_COUNTS, *_SIZES, *COLORS, *NOUNS, *BACKGROUNDS, *PATTERNS[1:]}
-_WORDS |= {word for text in (*_OPENINGS, *_RELATIONS, _ENDINGS) for word in re.split(r"\W", text)}
-_WORDS |= {"and", "background"}
-_SPELT = re.compile(
-    rf"(?:{'|'.join(form for word in sorted(_WORDS) for form in (word, word.capitalize()))})"
-    r"?[.,;:!?]*"
-)
-_SHOWN = 8  # unknown words that a refusal names
+def side_phrase(side: str) -> str:
+    """'to the left of', 'above', 'next to', ..."""
+    return RELATIONS[side][0] if side in RELATIONS else _BESIDE
 
 
-class _Unreadable(Exception):
-    """Why a text cannot be read; becomes a `PromptError` at the edge."""
+def relation_phrase(relation: Relation, article: str | None = None, side: str | None = None) -> str:
+    """'a circle to the left of a star'."""
+    first, second = (_placed(group, article) for group in (relation.first, relation.second))
+    return f"{first} {side or side_phrase(relation.side)} {second}"
 
 
-def read_prompt(prompt: str) -> Reading:
-    """Read a prompt for a picture: as `read`, and no more than the embedded generator has learned.
-
-    Raises:
-        PromptError: as `read`; or numbers in digits, more than six things, or words spelt or
-            joined in a way that its tokenizer takes apart ('RED', 'gray', '"red', 'red,blue').
-    """
-    reading = read(prompt)
-    number = sum(group.count for group in reading.groups)
-    if re.search(_DIGITS, prompt):
-        raise _refusal(prompt, "it knows numbers in words only")
-    if number > _MOST:
-        raise _refusal(prompt, f"it asks for {number} shapes, the world has room for {_MOST}")
-    unread = [word for word in dict.fromkeys(prompt.split()) if not _SPELT.fullmatch(word)]
-    if unread:
-        how = "small letters, 'grey', no quotes, a space after each comma"
-        raise _refusal(prompt, f"it cannot read {_quoted(unread)} as written: {how}")
-    return reading
+def say(reading: Reading) -> str:
+    """What was read, in the plainest words: reading them gives the same."""
+    if reading.relation is not None:
+        text = relation_phrase(reading.relation)
+    else:
+        text = listing([_placed(group) for group in reading.groups])
+    color, pattern = reading.background
+    if color or pattern:
+        words = " ".join(filter(None, (pattern, color, "background")))
+        text = f"{text} on a {words}" if text else f"a {words}"
+    return text
 
 
-def read(prompt: str) -> Reading:
-    """Read a text in the grammar into groups and background.
-
-    Raises:
-        PromptError: a word or a sentence shape that the shapes world does not know; the message
-            says which, what it knows, and what to do for other prompts.
-    """
-    try:
-        return _read(_normal(prompt))
-    except _Unreadable as error:
-        raise _refusal(prompt, str(error)) from None
-
-
-def _refusal(prompt: str, why: str) -> PromptError:
-    return PromptError(
-        f"the shapes world cannot read the prompt {_short(prompt, 60)!r}: {why}.\n"
-        "It knows, for example 'two red circles on the left and one blue star on the right':\n"
-        f"{vocabulary()}\n"
-        "Other prompts need real models: a generator and agents of their own in models.toml "
-        "(README, 'Real models')."
-    )
-
-
-def _normal(prompt: str) -> str:
-    """Small letters, single spaces, no quotes around, no mark at the end, commas after words."""
-    text = re.sub(r"\s+", " ", prompt.lower().replace("gray", "grey"))
-    text = text.lstrip(" \"'`").rstrip(" \"'`.,;:!?")
-    return re.sub(r" ?, ?", ", ", text)
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def _read(text: str) -> Reading:
-    _refuse_unknown_words(text)
-    for opening in _OPENINGS:
-        text = text.removeprefix(opening + " ")
-    color = pattern = None
-    if match := _BACKGROUND.search(text):
-        color, pattern = match["color"], match["pattern"]
-        text = text[: match.start()]
-        if color is None and pattern is None:
-            raise _Unreadable("the background has neither colour nor pattern")
-        if not text:
-            return Reading((), (color, pattern))
-    if not text:
-        raise _Unreadable("it names no shape")
-    return Reading(_read_relation(text) or _read_list(text), (color, pattern))
-
-
-def _read_relation(text: str) -> tuple[Group, ...] | None:
-    """'a circle to the left of a star'; None if it is not of this kind."""
-    for relation, (first, second) in _RELATIONS.items():
-        left, found, right = text.partition(f" {relation} ")
-        if found and _GROUP.fullmatch(left) and _GROUP.fullmatch(right):
-            subject, other = _read_group(left), _read_group(right)
-            if subject.region is None and other.region is None:
-                return replace(subject, region=first), replace(other, region=second)
-    return None
-
-
-def _read_list(text: str) -> tuple[Group, ...]:
-    return tuple(_read_group(part) for part in re.split(r", and |, | and ", text))
-
-
-def _read_group(text: str) -> Group:
-    match = _GROUP.fullmatch(text)
-    if match is None:
-        raise _Unreadable(f"it cannot make sense of {_short(text, 60)!r}")
-    noun = match["noun"]
-    if match["count"] is None and noun not in SHAPES:
-        raise _Unreadable(f"it needs to know how many {noun}")
-    number = match["count"] or "a"
-    count = _COUNTS[number] if number in _COUNTS else int(number)
-    if count == 0:
-        raise _Unreadable(f"it cannot be asked for {text!r}: say what there should be")
-    region = next((r for r, phrases in _REGIONS.items() if match["place"] in phrases), None)
-    return Group(NOUNS[noun], count, match["color"], region, match["size"])
-
-
-def _refuse_unknown_words(text: str) -> None:
-    words = dict.fromkeys(re.findall(r"[^\s,]+", text))
-    unknown = [w for w in words if w not in _WORDS and not re.fullmatch(_DIGITS, w)]
-    if unknown:
-        raise _Unreadable(f"it does not know {_quoted(unknown)}")
-
-
-def _quoted(words: list[str]) -> str:
-    named = ", ".join(repr(_short(word, 30)) for word in words[:_SHOWN])
-    return named + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
+def _placed(group: Group, article: str | None = None) -> str:
+    place = f" {place_phrase(group.region)}" if group.region else ""
+    return phrase(group, article) + place

@@ -33,7 +33,8 @@ from npc_local.core.errors import (
 from npc_local.core.offline.switches import go_offline
 from npc_local.loop import Components
 from npc_local.shapes.backend import ShapesBackend
-from npc_local.shapes.wording import read_prompt, vocabulary
+from npc_local.shapes.reading import read_prompt
+from npc_local.shapes.wording import vocabulary
 from tests.fakes import (
     CAPTION,
     CHECKLIST,

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from npc_local.core.config.settings import EncoderSettings
 from npc_local.core.errors import DeviceLostError, ModelFilesError
 from npc_local.salience.encoders.text_encoder import (
     Source,
+    Text,
     TextEncoder,
     from_directory,
     from_generator,
@@ -217,6 +219,24 @@ def test_a_text_that_is_cut_is_told(scorer: SalienceScorer) -> None:
     [short, long] = scorer.rank([(PROMPT, ["red"]), ("two cats " * 400, ["red"])])
     assert short.unread == 0
     assert long.unread > 0
+
+
+def test_texts_are_encoded_with_so_many_threads_and_nothing_else(
+    encoder_settings: EncoderSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    seen = set()
+    vectors = TextEncoder.vectors
+
+    def counted(encoder: TextEncoder, texts: Sequence[Text]) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return vectors(encoder, texts)
+
+    monkeypatch.setattr(TextEncoder, "vectors", counted)
+    chosen = encoder_settings.model_copy(update={"threads": before + 1})
+    SalienceScorer.open(chosen).score(PROMPT, NEGATIVES)
+    assert seen == {before + 1}
+    assert torch.get_num_threads() == before
 
 
 def test_threads_take_turns(encoder_settings: EncoderSettings) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from npc_local.shapes.scene import (
     BACKGROUNDS,
     CANVAS,
     COLORS,
+    PAPERS,
     PATTERNS,
     SHAPES,
     SIZES,
     Background,
     Group,
+    Relation,
     Scene,
     Thing,
 )
+from npc_local.shapes.wording import Reading
 
 BACKDROPS = st.builds(Background, st.sampled_from(list(BACKGROUNDS)), st.sampled_from(PATTERNS))
 _MARGIN = 0.4  # the drawer's own distance from the edge of the picture
@@ -60,3 +65,20 @@ GROUPS = st.builds(
     st.sampled_from([None, "larger", "smaller"]),
 )
 PROMPTS = st.lists(GROUPS, min_size=1, max_size=4).map(tuple)
+
+
+@st.composite
+def readings(draw: st.DrawFn) -> Reading:
+    """All that a text can say: groups, two of them perhaps in a relation, and a background."""
+    sizes = st.sampled_from([None, "larger", "smaller", "large", "small"])
+    groups = draw(st.lists(GROUPS, max_size=4))
+    groups = [replace(group, size=draw(sizes)) for group in groups]
+    color = draw(st.none() | st.sampled_from(list(PAPERS)))
+    pattern = draw(st.none() | st.sampled_from(PATTERNS))
+    if not groups and color is None and pattern is None:
+        color = "white"
+    relation = None
+    if len(groups) == 2 and draw(st.booleans()):
+        side = draw(st.sampled_from(["left", "right", "above", "below", "beside"]))
+        relation = Relation(groups[0], side, groups[1])
+    return Reading(tuple(groups), (color, pattern), relation)

@@ -20,8 +20,9 @@ from npc_local.shapes.claims import check, demands
 from npc_local.shapes.detect import detect
 from npc_local.shapes.draw import draw
 from npc_local.shapes.prompts import sample_records
+from npc_local.shapes.reading import read
 from npc_local.shapes.scene import Background, Scene, sample_scene
-from npc_local.shapes.wording import read, vocabulary
+from npc_local.shapes.wording import vocabulary
 from tests.shapes.test_claims import scene, thing
 
 AGENT = ShapesBackend("shapes")
@@ -117,7 +118,7 @@ def test_unknown_words_are_the_prompt_s_fault():
     ("prompt", "said"),
     [
         ("three clocks and one cat", "'clocks', 'cat'"),
-        ("2 circles", "numbers in words only"),
+        ("2 circles", "has not learned '2'; write 'two circles'"),
         ("seven circles", "room for 6"),
     ],
 )

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from npc_local.shapes.claims import check, in_region
+from npc_local.shapes.claims import check, demands, in_region, on_side
+from npc_local.shapes.reading import read
 from npc_local.shapes.scene import Background, Scene, Thing
-from npc_local.shapes.wording import Reading, read
-from tests.shapes.strategies import PROMPTS, WILD_SCENES
+from tests.shapes.strategies import WILD_SCENES, readings
 
 PLACES = {"left": (11, 32), "right": (53, 32), "top": (32, 11), "bottom": (32, 53)}
 PLACES |= {"middle": (32, 32)}
@@ -144,6 +145,124 @@ def test_size_by_itself_is_the_word():
     assert reason("a smaller star", scene("medium red star")) == "the star should be smaller"
 
 
+def test_a_size_that_is_not_compared_is_the_thing_s_own():
+    seen = scene(thing("medium red star", "left"), thing("small red circle", "right"))
+    assert reason("a larger star and a smaller circle", seen) == ""
+    assert reason("a large star and a small circle", seen) == "the star should be large"
+    assert reason("a large star", scene("medium red star")) == "the star should be large"
+    assert reason("a big star", scene("large red star")) == ""
+
+
+# ---------------------------------------------------------------- one seen from the other
+
+
+def pair(one, other):
+    """A red circle and a blue star at two points."""
+    return scene(Thing("circle", "red", *one, 5.6), Thing("star", "blue", *other, 5.6))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "sides"),
+    [
+        # Both in one half of the picture, or one of them in its middle.
+        ((9, 32), (25, 32), {"left", "beside"}),
+        ((25, 32), (9, 32), {"right", "beside"}),
+        ((40, 20), (58, 20), {"left", "beside"}),
+        ((32, 9), (32, 25), {"above"}),
+        ((32, 58), (32, 40), {"below"}),
+        # Opposite places, and both at once on a diagonal.
+        ((11, 32), (53, 32), {"left", "beside"}),
+        ((11, 53), (53, 11), {"left", "below"}),
+        ((11, 28), (53, 11), {"left", "below", "beside"}),
+        # Not clear of each other.
+        ((30, 10), (34, 50), {"above"}),
+        ((32, 32), (32, 32), set()),
+    ],
+)
+def test_a_relation_compares_the_two_wherever_they_are(one, other, sides):
+    words = {
+        "left": "to the left of",
+        "right": "to the right of",
+        "above": "above",
+        "below": "below",
+        "beside": "next to",
+    }
+    for side, said in words.items():
+        prompt = f"a red circle {said} a blue star"
+        expected = "" if side in sides else f"the circle should be {said} the star"
+        assert reason(prompt, pair(one, other)) == expected
+
+
+def test_places_in_much_the_same_words_stay_places():
+    seen = pair((9, 32), (25, 32))
+    assert reason("a red circle on the left of a blue star", seen) == ""
+    assert reason("a red circle on the left and a blue star on the right", seen) == (
+        "the star should be on the right"
+    )
+
+
+def test_every_one_of_a_group_lies_to_that_side_of_every_other():
+    prompt = "two circles to the left of a star"
+    left, middle, right = (thing("red circle", place) for place in ("left", "middle", "right"))
+    star = thing("red star", "middle")
+    assert reason(prompt, scene(left, left, star)) == ""
+    assert reason(prompt, scene(left, right, star)) == (
+        "the circles should be to the left of the star"
+    )
+    assert reason(prompt, scene(left, middle, thing("red star", "right"))) == ""
+
+
+def test_a_relation_of_what_is_not_there():
+    prompt = "two circles to the left of a star"
+    star, circle = thing("red star", "right"), thing("red circle", "left")
+    assert reason(prompt, scene(star)).endswith("there are no circles to the left of the star")
+    assert reason(prompt, scene(circle, circle)).endswith(
+        "there is no star that the circles are to the left of"
+    )
+
+
+def test_a_relation_between_two_of_a_kind():
+    left, right = thing("red circle", "left"), thing("blue circle", "right")
+    for order in ((left, right), (right, left)):
+        seen = scene(*order)
+        assert reason("a circle to the left of a circle", seen) == ""
+        assert reason("a red circle to the left of a blue circle", seen) == ""
+        assert reason("a red circle left of a circle", seen) == ""
+        assert reason("a blue circle left of a red circle", seen) == (
+            "the blue circle should be to the left of the red circle"
+        )
+    upright = scene(thing("red circle", "top"), thing("red circle", "bottom"))
+    assert reason("a circle to the left of a circle", upright) == (
+        "the circle should be to the left of another circle"
+    )
+
+
+def test_a_relation_is_a_claim_of_its_own():
+    assert demands(read("a larger red circle next to two stars")) == (
+        ("one circle", "count"),
+        ("one red circle", "colour"),
+        ("larger circle", "size"),
+        ("two stars", "count"),
+        ("circle next to stars", "relation"),
+        ("nothing else", "other"),
+    )
+
+
+_POINTS = st.tuples(st.integers(6, 58), st.integers(6, 58))
+_TURNED = {"left": "right", "right": "left", "above": "below", "below": "above"}
+
+
+@given(_POINTS, _POINTS, _POINTS, st.sampled_from([*_TURNED, "beside"]))
+def test_a_relation_does_not_depend_on_where_the_two_stand_together(one, other, shift, side):
+    first, second, *moved = (
+        Thing("star", "red", x + dx, y + dy, 6)
+        for dx, dy in ((0, 0), shift)
+        for x, y in (one, other)
+    )
+    assert on_side(side, first, second) == on_side(side, *moved)
+    assert on_side(side, first, second) == on_side(_TURNED.get(side, side), second, first)
+
+
 # ---------------------------------------------------------------- background
 
 
@@ -217,12 +336,12 @@ def test_one_shape_in_two_sizes():
 # ---------------------------------------------------------------- any of it
 
 
-@given(PROMPTS, WILD_SCENES)
-def test_any_prompt_can_be_checked_against_any_scene(groups, seen):
-    findings = check(Reading(groups), seen)
+@given(readings(), WILD_SCENES)
+def test_any_prompt_can_be_checked_against_any_scene(reading, seen):
+    findings = check(reading, seen)
     assert findings
     for finding in findings:
         assert finding.claim
         assert finding.holds or finding.wrong
-    if all(finding.holds for finding in findings):
-        assert len(seen.things) == sum(group.count for group in groups)
+    if reading.groups and all(finding.holds for finding in findings):
+        assert len(seen.things) == sum(group.count for group in reading.groups)

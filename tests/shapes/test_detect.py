@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,8 +10,20 @@ from PIL import Image
 
 from npc_local.shapes.detect import detect
 from npc_local.shapes.draw import draw
-from npc_local.shapes.scene import BACKGROUNDS, PATTERNS, Background, Group, Scene, sample_scene
-from npc_local.shapes.train.data import sample_groups
+from npc_local.shapes.scene import (
+    BACKGROUNDS,
+    COLORS,
+    PAPERS,
+    PATTERNS,
+    SHAPES,
+    SIZES,
+    Background,
+    Group,
+    Scene,
+    Thing,
+    sample_scene,
+)
+from npc_local.shapes.train.data import sample_reading
 from tests.shapes.strategies import lone_scenes
 
 
@@ -38,7 +51,8 @@ def same(drawn: Scene, read: Scene) -> bool:
 
 def test_at_least_99_percent_of_drawn_scenes_are_read_back_exactly():
     rng = random.Random(2024)
-    scenes = [sample_scene(sample_groups(rng), rng) for _ in range(1_000)]
+    readings = [sample_reading(rng) for _ in range(1_000)]
+    scenes = [sample_scene(reading.groups, rng, reading.relation) for reading in readings]
     wrong = [scene for scene in scenes if not same(scene, detect(draw(scene)))]
     assert len(wrong) <= 10, wrong[:3]
 
@@ -49,14 +63,35 @@ def test_a_single_thing_is_always_read_back_exactly(scene):
     assert same(scene, detect(draw(scene)))
 
 
+@pytest.mark.parametrize("ground", COLORS)
+def test_a_thing_on_the_colour_of_another_is_read_back(ground):
+    for color in set(COLORS) - {ground}:
+        for shape in SHAPES:
+            for low, high in SIZES.values():
+                thing = Thing(shape, color, 20.3, 41.8, (low + high) / 2)
+                scene = Scene((thing,), Background(ground))
+                assert same(scene, detect(draw(scene))), scene
+
+
+@pytest.mark.parametrize("ground", COLORS)
+def test_several_things_on_the_colour_of_another_are_read_back(ground):
+    first, second = [color for color in COLORS if color != ground][:2]
+    rng = random.Random(ground)
+    for _ in range(20):
+        things = sample_scene((Group("star", 2, first), Group("circle", 2, second)), rng).things
+        scene = Scene(things, Background(ground))
+        assert same(scene, detect(draw(scene)))
+
+
 def test_a_full_grid_is_read_back():
     groups = Group("star", 4, "black"), Group("cross", 5, "yellow")
     scene = sample_scene(groups, random.Random(0))
     assert same(scene, detect(draw(scene)))
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("color", BACKGROUNDS)
+@pytest.mark.parametrize(
+    ("color", "pattern"), [*product(BACKGROUNDS, PATTERNS), *product(COLORS, ["plain"])]
+)
 def test_an_empty_scene(color, pattern):
     scene = Scene((), Background(color, pattern))
     assert detect(draw(scene)) == scene
@@ -67,7 +102,7 @@ def test_an_empty_scene(color, pattern):
 def test_an_enlarged_picture_reads_the_same(side, way):
     rng = random.Random(side)
     for _ in range(5):
-        scene = sample_scene(sample_groups(rng), rng)
+        scene = sample_scene(sample_reading(rng).groups, rng)
         assert same(scene, detect(draw(scene).resize((side, side), way)))
 
 
@@ -100,7 +135,7 @@ GARBAGE = {
 def test_any_picture_gives_a_scene(picture):
     before = picture.tobytes()
     scene = detect(picture)
-    assert scene.background.color in BACKGROUNDS
+    assert scene.background.color in PAPERS
     assert scene.background.pattern in PATTERNS
     assert all(np.isfinite([thing.x, thing.y, thing.radius]).all() for thing in scene.things)
     assert detect(picture) == scene

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from npc_local.shapes.prompts import TAGS, held_out, sample_record, sample_records
+from npc_local.shapes.reading import read
 from npc_local.shapes.scene import Group, sample_scene
-from npc_local.shapes.train.data import sample_caption, sample_groups
-from npc_local.shapes.wording import read
+from npc_local.shapes.train.data import sample_caption, sample_reading
 
 KNOWN = [
     "A photo of a yellow circle, a blue triangle, and a red star",
@@ -139,13 +139,18 @@ def test_no_training_caption_says_a_test_prompt():
     rng = random.Random(11)
     checked = 0
     for _ in range(1_500):
-        groups = sample_groups(rng)
-        scene = sample_scene(groups, rng)
+        reading = sample_reading(rng)
+        scene = sample_scene(reading.groups, rng, reading.relation)
         for _ in range(2):
-            caption = sample_caption(groups, scene, rng)
+            caption = sample_caption(reading, scene, rng)
             if caption.groups:  # the others are empty, name a background, or a number of shapes
-                said = read(caption.text).groups
-                assert Counter(said) == Counter(caption.groups)
-                assert not held_out(said), caption.text
+                said = read(caption.text)
+                assert Counter(said.groups) == Counter(caption.groups)
+                assert said.relation in (
+                    (None,)
+                    if caption.relation is None
+                    else (caption.relation, caption.relation.turned)
+                )
+                assert not held_out(said.groups, said.relation), caption.text
                 checked += 1
     assert checked > 2_000

@@ -13,8 +13,9 @@ from npc_local.shapes.caption import describe, read_caption
 from npc_local.shapes.claims import check
 from npc_local.shapes.prompts import TAGS, sample_record
 from npc_local.shapes.propose import _numbers, propose
+from npc_local.shapes.reading import read
 from npc_local.shapes.scene import Background, Group, Scene, sample_scene
-from npc_local.shapes.wording import Reading, benchmark_prompt, read
+from npc_local.shapes.wording import Reading, benchmark_prompt
 from tests.shapes.strategies import PROMPTS, WILD_SCENES
 from tests.shapes.test_claims import scene, thing
 
@@ -72,6 +73,41 @@ def test_the_wrong_place_and_size_are_named():
     ]
     found = proposals("a star at the top", scene(thing("red star", "bottom")))
     assert found["a star at the bottom"] == "targeted"
+    assert "a smaller star" in proposals("a large star", scene("medium red star"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "turned"),
+    [
+        ("a star to the left of a circle", "a star right of a circle"),
+        ("a star right of a circle", "a star left of a circle"),
+        ("a star above a circle", "a star below a circle"),
+        # At most six words, so without articles.
+        ("a red star left of a blue star", "red star right of blue star"),
+    ],
+)
+def test_a_relation_is_turned_round(prompt, turned):
+    *_, second = prompt.split()
+    other = f"blue {second}"
+    for places in (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top")):
+        seen = scene(thing("red star", places[0]), thing(other, places[1]))
+        found = proposals(prompt, seen)
+        right = all(finding.holds for finding in check(read(prompt), seen))
+        assert (found.get(turned) == "targeted") is not right
+        assert turned in useful(prompt, found) or right
+
+
+def test_what_is_beside_has_no_other_side():
+    seen = scene(thing("red star", "top"), thing("red circle", "bottom"))
+    assert errors(proposals("a star next to a circle", seen)) == []
+
+
+def test_a_relation_that_the_prompt_asks_for_is_not_proposed():
+    reason = "the circle should be to the right of the star"  # somebody else's words
+    for prompt in ("a circle to the left of a star", "a red star right of a blue circle"):
+        assert "a circle left of a star" not in dict(propose(read(prompt), Reading(()), reason))
+    found = dict(propose(read("a circle to the right of a star"), Reading(()), reason))
+    assert found["a circle left of a star"] == "targeted"
 
 
 def test_a_missing_thing_has_no_wrong_place():

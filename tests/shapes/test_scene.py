@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from npc_local.shapes.claims import check
 from npc_local.shapes.draw import draw
 from npc_local.shapes.prompts import TAGS, sample_record
-from npc_local.shapes.scene import Background, Group, Scene, Thing, cells, groups_of, sample_scene
+from npc_local.shapes.scene import (
+    Background,
+    Group,
+    Relation,
+    Scene,
+    Thing,
+    cells,
+    groups_of,
+    sample_scene,
+)
 from npc_local.shapes.wording import Reading
 
 
@@ -19,6 +29,27 @@ def test_a_sampled_scene_shows_what_was_asked(tag):
         scene = sample_scene(groups, rng)
         assert [f for f in check(Reading(groups), scene) if not f.holds] == []
         assert len(scene.things) == sum(group.count for group in groups)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "above", "below"])
+def test_a_scene_of_a_relation_keeps_it_and_no_more(side):
+    """In whichever halves of the picture: the places are open."""
+    groups = Group("star", 2, size="larger"), Group("circle", 1, "red")
+    relation = Relation(groups[0], side, groups[1])
+    rng = random.Random(side)
+    placed = 0
+    for _ in range(60):
+        scene = sample_scene(groups, rng, relation)
+        assert [f for f in check(Reading(groups, relation=relation), scene) if not f.holds] == []
+        places = tuple(replace(way.first, region=way.side) for way in (relation, relation.turned))
+        placed += all(finding.holds for finding in check(Reading(places), scene))
+    assert 5 < placed < 55
+
+
+def test_a_relation_of_too_many_has_no_room():
+    groups = Group("star", 4), Group("circle", 1)
+    with pytest.raises(ValueError, match="no room"):
+        sample_scene(groups, random.Random(0), Relation(groups[0], "left", groups[1]))
 
 
 def test_nine_things_fit_and_ten_do_not():

@@ -242,7 +242,8 @@ class EncoderSettings(Section):
     `text_encoder` and `tokenizer` are folders in `path`, "." where they are one with it. `kind` is
     what the text encoder is: a T5, CLIP's text model, or a decoder such as Qwen. `spacy_model` is
     an installed model of English or its directory; left out, en_core_web_sm. `memory_gib` is what
-    one forward pass may take beside the weights.
+    one forward pass may take beside the weights. `threads` are the CPU threads of its passes; left
+    out, as torch decides.
     """
 
     kind: EncoderKind = "t5"
@@ -255,6 +256,7 @@ class EncoderSettings(Section):
     dtype: DType = "float32"
     device: Device = "auto"
     memory_gib: float = Field(default=1.0, gt=0)
+    threads: int | None = Field(default=None, ge=1)
 
     def is_held_by(self, generator: GeneratorSettings) -> bool:
         """Tell whether a generator has this very encoder in memory, as a part of its pipeline.

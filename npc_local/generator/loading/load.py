@@ -38,8 +38,6 @@ def load(settings: GeneratorSettings) -> Pipeline:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
     _check_dtype(device, settings.dtype)
     pipe = _from_directory(settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,18 +19,26 @@ from npc_local.shapes.scene import (
     SHAPES,
     Background,
     Group,
+    Relation,
     Scene,
     groups_of,
     sample_scene,
 )
-from npc_local.shapes.wording import background_phrase, number_word, varied_phrase, varied_prompt
+from npc_local.shapes.wording import (
+    Reading,
+    background_phrase,
+    number_word,
+    varied_phrase,
+    varied_prompt,
+)
 
 TOKEN_GRID = 8  # image tokens a side: 64 pixels, 4x autoencoder, 2x2 packing
 CLASSES = 1 + len(SHAPES) * len(COLORS)  # what an image token may show; 0 is background
 _REGIONS = ("left", "right", "above", "below")
 _SIZES = ("larger", "smaller")
+_RELATIONS = 0.35  # share of the scenes with two groups apart that say where one is from the other
 FACTS = (
-    len(SHAPES) * (len(COLORS) + 1 + len(_REGIONS) + len(_SIZES))
+    len(SHAPES) * (len(COLORS) + 1 + 2 * len(_REGIONS) + len(_SIZES))
     + (len(COLORS) + 1)
     + len(BACKGROUNDS)
     + len(PATTERNS)
@@ -45,33 +53,42 @@ class Caption:
     groups: tuple[Group, ...] = ()
     background: Background | None = None
     total: tuple[int, str | None] | None = None  # shapes of any kind, of one colour or of any
+    relation: Relation | None = None
 
 
-def sample_groups(rng: random.Random) -> tuple[Group, ...]:
-    """What a training scene shows: mostly one of the benchmark's kinds, some free mixtures."""
+def sample_reading(rng: random.Random) -> Reading:
+    """What a training scene shows: mostly one of the benchmark's kinds, some free mixtures.
+
+    Two groups at two places may be a relation instead, which leaves the places open.
+    """
     if rng.random() < 0.9:
-        return sample_record(rng.choice(tuple(TAGS)), rng, test=False).groups
+        groups = sample_record(rng.choice(tuple(TAGS)), rng, test=False).groups
+        if groups[0].region and rng.random() < _RELATIONS:
+            first, second = (replace(group, region=None) for group in groups)
+            return Reading((first, second), relation=Relation(first, groups[0].region, second))
+        return Reading(groups)
     free = tuple(
         Group(rng.choice(SHAPES), rng.randint(1, 2), rng.choice(tuple(COLORS)))
         for _ in range(rng.randint(1, 3))
     )
-    return free if sum(group.count for group in free) <= 5 else sample_groups(rng)
+    return Reading(free) if sum(group.count for group in free) <= 5 else sample_reading(rng)
 
 
-def sample_caption(groups: tuple[Group, ...], scene: Scene, rng: random.Random) -> Caption:
+def sample_caption(reading: Reading, scene: Scene, rng: random.Random) -> Caption:
     """One caption of a scene: of all of it, of a part, of its background, or empty."""
     lot = rng.random()
     background = scene.background if rng.random() < 0.2 else None
     if lot < 0.1:
         return Caption("")
     if lot < 0.25:
-        return _short_caption(groups, scene, rng)
+        return _short_caption(reading.groups, scene, rng)
     by_color = groups_of(scene)
     if lot < 0.45 and len(by_color) <= 3 and not held_out(by_color):
-        groups = by_color
-    if held_out(groups):
+        reading = Reading(by_color)
+    if held_out(reading.groups, reading.relation):
         return Caption("")
-    return Caption(varied_prompt(groups, background, rng), groups, background)
+    text = varied_prompt(reading, background, rng)
+    return Caption(text, reading.groups, background, relation=reading.relation)
 
 
 def _short_caption(groups: tuple[Group, ...], scene: Scene, rng: random.Random) -> Caption:
@@ -96,6 +113,7 @@ def facts(caption: Caption) -> Tensor:
     """What a caption says as a vector of `FACTS` numbers, nought where it says nothing."""
     count = torch.zeros(len(SHAPES), len(COLORS) + 1)
     region, size = torch.zeros(len(SHAPES), len(_REGIONS)), torch.zeros(len(SHAPES), len(_SIZES))
+    side = torch.zeros(len(SHAPES), len(_REGIONS))  # of the other group of a relation
     total = torch.zeros(len(COLORS) + 1)
     ground, pattern = torch.zeros(len(BACKGROUNDS)), torch.zeros(len(PATTERNS))
     for group in caption.groups:
@@ -106,13 +124,17 @@ def facts(caption: Caption) -> Tensor:
             region[shape, _REGIONS.index(group.region)] = 1
         if group.size:
             size[shape, _SIZES.index(group.size)] = 1
+    if caption.relation:
+        for relation in (caption.relation, caption.relation.turned):
+            side[SHAPES.index(relation.first.shape), _REGIONS.index(relation.side)] = 1
     if caption.total:
         number, shade = caption.total
         total[list(COLORS).index(shade) if shade else len(COLORS)] = number / 2
     if caption.background:
         ground[list(BACKGROUNDS).index(caption.background.color)] = 1
         pattern[PATTERNS.index(caption.background.pattern)] = 1
-    return torch.cat([count.flatten(), region.flatten(), size.flatten(), total, ground, pattern])
+    parts = count, region, side, size, total, ground, pattern
+    return torch.cat([part.flatten() for part in parts])
 
 
 def token_classes(scene: Scene) -> np.ndarray:
@@ -148,11 +170,11 @@ def make_corpus(scenes: int, captions: int, seed: int) -> Corpus:
     labels = np.empty((scenes, TOKEN_GRID**2), dtype=np.uint8)
     said: list[list[Caption]] = []
     for index in range(scenes):
-        groups = sample_groups(rng)
-        scene = sample_scene(groups, rng)
+        reading = sample_reading(rng)
+        scene = sample_scene(reading.groups, rng, reading.relation)
         images[index] = np.asarray(draw(scene))
         labels[index] = token_classes(scene)
-        said.append([sample_caption(groups, scene, rng) for _ in range(captions)])
+        said.append([sample_caption(reading, scene, rng) for _ in range(captions)])
     return Corpus(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels), said)
 
 

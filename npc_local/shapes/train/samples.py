@@ -14,9 +14,9 @@ from torch import Tensor
 from npc_local.shapes.claims import check
 from npc_local.shapes.detect import detect
 from npc_local.shapes.prompts import sample_records
+from npc_local.shapes.reading import read
 from npc_local.shapes.train.autoencoder import Autoencoder
 from npc_local.shapes.train.denoiser import CHANNELS, SHIFT, Flow
-from npc_local.shapes.wording import read
 
 _COLUMNS = 14
 

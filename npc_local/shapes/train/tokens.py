@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from npc_local.shapes.scene import sample_scene
-from npc_local.shapes.train.data import sample_caption, sample_groups
+from npc_local.shapes.train.data import sample_caption, sample_reading
 from npc_local.shapes.wording import NUMBERS
 
 T5_LENGTH = 26  # tokens; the longest training caption takes 25
@@ -68,8 +68,9 @@ def sentences(number: int, seed: int) -> list[str]:
     rng = random.Random(seed)
     lines = [*map(str, range(10)), *NUMBERS]
     for _ in range(number):
-        groups = sample_groups(rng)
-        lines.append(sample_caption(groups, sample_scene(groups, rng), rng).text)
+        reading = sample_reading(rng)
+        scene = sample_scene(reading.groups, rng, reading.relation)
+        lines.append(sample_caption(reading, scene, rng).text)
     return [line for line in lines if line]
 
 

@@ -23,8 +23,8 @@ from npc_local.shapes.claims import check
 from npc_local.shapes.draw import draw
 from npc_local.shapes.prompts import TAGS, held_out
 from npc_local.shapes.prompts import Record as ShapesRecord
+from npc_local.shapes.reading import read
 from npc_local.shapes.scene import Background, Group, Scene, Thing, sample_scene
-from npc_local.shapes.wording import read
 from tests.shapes.strategies import WILD_SCENES
 
 SIDES = st.booleans()
@@ -209,7 +209,7 @@ def test_what_decides_a_judgement_besides_the_image():
     asked = suite.asked(None, first)
     json.dumps(asked)
     assert asked == suite.asked(None, first)
-    assert asked["code"] == code_digest("bench/shapes_suite.py", "shapes")
+    assert asked["code"] == code_digest("bench/suites/shapes.py", "shapes/*.py")
     assert asked != suite.asked(None, second)
 
 

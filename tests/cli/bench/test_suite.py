@@ -22,8 +22,8 @@ from npc_local.core.records import Render
 from npc_local.run.components import Components
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.draw import draw
+from npc_local.shapes.reading import read
 from npc_local.shapes.scene import sample_scene
-from npc_local.shapes.wording import read
 from tests.bench.suites.fakes import RECORDS, write
 from tests.bench.world import Agents, Images
 from tests.fakes import FakeScorer

@@ -693,13 +693,13 @@ def test_a_machine_that_lacks_a_dtype_is_refused(
     assert message.startswith(f"{what} cannot be used: not implemented")
 
 
-def test_threads_are_set(flux_directory: Path) -> None:
+def test_images_are_made_with_so_many_threads_and_nothing_else(flux_directory: Path) -> None:
     before = torch.get_num_threads()
-    try:
-        _ = DiffusersGenerator(settings(flux_directory, threads=before + 1)).pipe
-        assert torch.get_num_threads() == before + 1
-    finally:
-        torch.set_num_threads(before)
+    generator = DiffusersGenerator(settings(flux_directory, threads=before + 1))
+    seen = set()
+    generator.generate(Shot("a cat", None, 0), lambda *_: seen.add(torch.get_num_threads()))
+    assert seen == {before + 1}
+    assert torch.get_num_threads() == before
 
 
 # --- files ---
