@@ -346,19 +346,39 @@ def _log() -> str:
     """Return the file that children report to, made by the first who needs it."""
     with _state.lock:
         if _state.log is None:
-            import atexit
-            import tempfile
-
-            descriptor, _state.log = tempfile.mkstemp(prefix="npc-local-egress-", suffix=".jsonl")
-            os.close(descriptor)
+            _state.log = _unnamed_file() or _temporary_file()
             _state.keeper = os.getpid()
-            atexit.register(_remove_log)
         return _state.log
 
 
-def _remove_log() -> None:
-    if _state.log is not None and _state.keeper == os.getpid():
-        Path(_state.log).unlink(missing_ok=True)
+def _unnamed_file() -> str | None:
+    """Return a file in memory that goes with this process, however it ends; None: not here."""
+    try:
+        descriptor = os.memfd_create("npc-local-egress")
+    except (AttributeError, OSError):  # Linux alone has it
+        return None
+    path = f"/proc/{os.getpid()}/fd/{descriptor}"
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+    except OSError:  # no /proc
+        os.close(descriptor)
+        return None
+    return path
+
+
+def _temporary_file() -> str:
+    import atexit
+    import tempfile
+
+    descriptor, path = tempfile.mkstemp(prefix="npc-local-egress-", suffix=".jsonl")
+    os.close(descriptor)
+    atexit.register(_remove, path, os.getpid())
+    return path
+
+
+def _remove(path: str, keeper: int) -> None:
+    if os.getpid() == keeper:
+        Path(path).unlink(missing_ok=True)
 
 
 def _empty_log() -> None:

@@ -9,6 +9,7 @@ here too. Switches of a single program, such as vLLM's, are left to whoever star
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
 import sys
@@ -162,14 +163,44 @@ def _can_write(directory: Path) -> bool:
 
 
 _made: list[Path] = []
+_PREFIX = "npc-local-caches-"
 
 
 def _temporary() -> Path:
-    """Return the one directory of this process for such caches."""
+    """Return the one directory of this process for such caches.
+
+    It is locked as long as its maker lives: what is left of one that was killed is removed by the
+    next who needs such a directory.
+    """
     if not _made:
-        _made.append(Path(tempfile.mkdtemp(prefix="npc-local-caches-")))
+        for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            if _lock(path) is not None:
+                shutil.rmtree(path, ignore_errors=True)
+        _made.append(_locked_directory())
         atexit.register(_remove, _made[0], os.getpid())
     return _made[0]
+
+
+def _locked_directory() -> Path:
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        if _lock(path) is not None:  # else another process has just taken it for an old one
+            return path
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a directory until this process ends; return None where it is locked or gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.stat()
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _remove(directory: Path, maker: int) -> None:

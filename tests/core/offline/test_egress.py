@@ -201,14 +201,39 @@ os.environ["PHONE"] = PHONE
 with egress.guard():
     exec({CHILDREN[who]!r})
     print(json.dumps(egress.report()["blocked"]))
-log = egress._state.log
-assert os.path.exists(log)
-import atexit; atexit._run_exitfuncs(); assert not os.path.exists(log)
 """
     answer, blocked = python(code).splitlines()
     assert answer == "EgressRefused"
     (one,) = json.loads(blocked)
     assert (one["what"], one["to"], one["process"]) == ("connect", "192.0.2.1:9", "child")
+
+
+MEMORY = hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd")
+
+
+@pytest.mark.parametrize("where", ["memory", "temporary folder"])
+def test_what_children_report_to_is_gone_when_we_are(where, tmp_path):
+    """In memory: also after SIGKILL, when nobody is left to remove anything."""
+    if where == "memory" and not MEMORY:
+        pytest.skip("no files in memory here")
+    code = f"""
+import tempfile; tempfile.tempdir = {str(tmp_path)!r}
+if {where != "memory"}: vars(os).pop("memfd_create", None)
+with egress.guard():
+    subprocess.run([sys.executable, "-c", {PHONE!r}], capture_output=True)
+    print(egress.report()["blocked"][0]["process"], len(os.listdir(tempfile.tempdir)))
+    sys.stdout.flush()
+    if {where == "memory"}: os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    assert done.stdout == ("child 0\n" if where == "memory" else "child 1\n"), done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sitecustomize_that_ours_hides_is_run_too(tmp_path):

@@ -95,6 +95,29 @@ def test_a_read_only_home_gets_caches_for_this_process_alone(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == [home]  # removed at the end
 
 
+def test_caches_of_a_process_that_was_killed_go_with_the_next_one(tmp_path) -> None:
+    (tmp_path / "home").write_text("")
+    where = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path)}
+    code = (
+        "import os, sys, tempfile; os.environ.pop('MPLCONFIGDIR', None)\n"
+        "from npc_local.core.offline.switches import go_offline; go_offline()\n"
+        "print(len([*os.scandir(tempfile.gettempdir())]), flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code + "sys.stdin.read()"],
+        env=os.environ | where,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as living:
+        assert living.stdout is not None
+        assert living.stdout.readline() == b"2\n"  # the home, and its own caches
+        killed = python(code + "os.kill(os.getpid(), 9)", **where)
+        assert killed.stdout == "3\n"
+        assert python(code, **where).stdout == "3\n"  # not those of one that lives
+        living.communicate()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 def _has_matplotlib() -> bool:
     from importlib.util import find_spec
 
