@@ -235,7 +235,7 @@ class Stages:
 
         `row` lacks the answer.
         """
-        found = await journal.aside(partial(journal.find, row.kind, row.key))
+        found = await journal.aside(partial(journal.take, row.kind, row.key))
         if found is not None:
             try:
                 return form.together(found.value, found.image)

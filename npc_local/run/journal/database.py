@@ -6,10 +6,12 @@ into a new one; the rest is done again. What the rows mean is left to `journal`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -52,6 +54,7 @@ CREATE INDEX failures_by_key ON failures (kind, key);
 COSTS = "forwards, calls, tokens_in, tokens_out, seconds, peak_bytes"
 CONTENT = f"kind, key, inputs, value, image, {COSTS}"
 _FULL = f"id, {CONTENT}, digest, at, dropped"
+_ROOM = 2**20  # bytes; SQLite's own files grow by less at a time
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SQLITE_FILES = (NAME, f"{NAME}-wal", f"{NAME}-shm")
 
@@ -98,7 +101,7 @@ def readable_errors(file: Path) -> Iterator[None]:
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise  # a bug of ours
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        if _is_full(error, file.parent):
             said = "cannot be written: no space left on the disk"
         elif isinstance(error, sqlite3.DatabaseError) and _is_damage(error):
             said = (
@@ -108,6 +111,24 @@ def readable_errors(file: Path) -> Iterator[None]:
         else:
             said = f"cannot be used: {error}"
         raise StorageError(f"{file}: {said}") from error
+
+
+def _is_full(error: sqlite3.Error, directory: Path) -> bool:
+    """Whether SQLite failed for want of room, which it calls by several names.
+
+    "disk I/O error" or "unable to open database file" is what it says where one of its own files
+    cannot grow, and it does not say why: so it is tried.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return code == sqlite3.SQLITE_FULL
+    try:
+        with tempfile.TemporaryFile(dir=directory) as trial:
+            trial.write(bytes(_ROOM))
+            trial.flush()
+    except OSError as refusal:
+        return refusal.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def _connect(file: Path) -> sqlite3.Connection:

@@ -1,13 +1,13 @@
-"""The run directory: one row a completed step, its image beside it, all of it there after a crash.
+"""The journal of a run: a row a completed stage, its image beside it, all there after a crash.
 
     journal.sqlite   rows, failures, and what the run is (SQLite, WAL, synchronous=FULL)
     identity.json    what the run is once more, for people and for a damaged database
     images/          KEY.png, on disk before the row that names its SHA-256
     damaged/         what did not hold up, kept aside
 
-Rows are found by the key of their step (`identity.digest`); what a step is, and what goes into its
-key, is left to `steps`. An error is never a row. Every row carries a SHA-256 of its own, so that
-a bit that flips in the file is a row that does not count, not another answer.
+Rows are found by the key of their stage (`hashing.digest`); what a stage is, and what goes into
+its key, is left to `stages`. An error is never a row. Every row carries a SHA-256 of its own, so
+that a bit that flips in the file is a row that does not count, not another answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -72,7 +71,7 @@ class Row:
         value: the answer, as JSON data.
         cost: what it took.
         image_sha256: of the file of the image that belongs to it, if one does.
-        image: that image; only `Journal.find` gives it.
+        image: that image; only `Journal.find` and `take` give it.
     """
 
     kind: str
@@ -108,11 +107,14 @@ class Ledger:
     cost: Cost
 
 
+class _DamagedRow(Exception):
+    """A row, or its image, that is not what was written, and in which way."""
+
+
 class Journal:
     """The journal of one run, locked against other processes; a context manager.
 
-    Its methods may be called from any thread. In an event loop, `aside` has the journal's own
-    thread do it.
+    One thread at a time uses it: in an event loop its own, which `aside` has do everything.
 
     Attributes:
         directory: the run directory, absolute.
@@ -161,9 +163,8 @@ class Journal:
         self.notices = notices
         self._file = directory / journal_file.NAME
         self._database = database
-        self._held = lock
+        self._lock = lock
         self._images = Images(directory)
-        self._one = Lock()  # one thread at a time
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     def __enter__(self) -> Self:
@@ -185,36 +186,50 @@ class Journal:
         """Finish what is under way, and let others have the directory."""
         self._thread.shutdown()
         self._database.close()
-        self._held.release()
+        self._lock.release()
 
     def find(self, kind: str, key: str) -> Row | None:
-        """Return the row of a step with its image, if there is one and it holds up.
-
-        One that does not is dropped, its image kept aside; `notices` says so.
+        """Return the row of a stage with its image, if there is one and it holds up.
 
         Raises:
             StorageError: the journal cannot be read.
         """
-        query = (
-            f"SELECT {CONTENT}, digest FROM steps WHERE kind = ? AND key = ? AND dropped IS NULL"
-        )
-        with self._one, readable_errors(self._file):
-            found = self._database.execute(query, (kind, key)).fetchone()
-        if found is None:
+        try:
+            return self._read(kind, key)
+        except _DamagedRow:
             return None
-        *content, digest = found
+
+    def take(self, kind: str, key: str) -> Row | None:
+        """Return the row as `find` does; one that does not hold up makes room for a new one.
+
+        It is dropped, its image kept aside; `notices` says so.
+
+        Raises:
+            StorageError: the journal cannot be read or written.
+        """
+        try:
+            return self._read(kind, key)
+        except _DamagedRow as damage:
+            if isinstance(damage.__cause__, ImageDamaged):
+                self._images.set_aside(key)
+            self.drop(kind, key, str(damage))
+            return None
+
+    def _read(self, kind: str, key: str) -> Row | None:
+        with readable_errors(self._file):
+            there = self._database.execute(_FIND, (kind, key)).fetchone()
+        if there is None:
+            return None
+        *content, digest = there
         if row_digest(content) != digest:
-            self.drop(kind, key, "its row has changed in the file (SHA-256)")
-            return None
+            raise _DamagedRow("its row has changed in the file (SHA-256)")
         row = _row(content)
         if row.image_sha256 is None:
             return row
         try:
             return replace(row, image=self._images.read(key, row.image_sha256))
         except ImageDamaged as damage:
-            self._images.set_aside(key)
-            self.drop(kind, key, str(damage))
-            return None
+            raise _DamagedRow(str(damage)) from damage
 
     def add(self, row: Row, image: Image | None = None) -> None:
         """Keep a completed step: first its image, then its row, both on the disk on return.
@@ -276,10 +291,10 @@ class Journal:
         Raises:
             StorageError: the journal cannot be read.
         """
-        for told_kind, key, inputs, error, exit_code, *cost in self._pages(
+        for of_kind, key, inputs, error, exit_code, *cost in self._pages(
             "failures", _FAILED, _REMAINING if remaining else "TRUE", kind
         ):
-            yield Failure(told_kind, key, json.loads(inputs), error, exit_code, Cost(*cost))
+            yield Failure(of_kind, key, json.loads(inputs), error, exit_code, Cost(*cost))
 
     def costs(self) -> dict[str, Ledger]:
         """Return what was spent, by kind of step.
@@ -287,11 +302,9 @@ class Journal:
         Raises:
             StorageError: the journal cannot be read.
         """
-        with self._one, readable_errors(self._file):
-            found = self._database.execute(_LEDGER).fetchall()
-        return {
-            kind: Ledger(steps, failures, Cost(*sums)) for kind, steps, failures, *sums in found
-        }
+        with readable_errors(self._file):
+            rows = self._database.execute(_LEDGER).fetchall()
+        return {kind: Ledger(steps, failures, Cost(*sums)) for kind, steps, failures, *sums in rows}
 
     def image_path(self, row: Row) -> Path:
         """Return the file of the image of a row that has one."""
@@ -300,7 +313,7 @@ class Journal:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Have all or nothing of what is written inside on the disk."""
-        with self._one, readable_errors(self._file):
+        with readable_errors(self._file):
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
@@ -314,13 +327,13 @@ class Journal:
         self, table: str, columns: str, condition: str, kind: str | None
     ) -> Iterator[tuple[Any, ...]]:
         """Yield rows a page at a time, so that neither memory nor the journal is held."""
-        last, of_kind = 0, "TRUE" if kind is None else "kind = :kind"
+        last, condition_of_kind = 0, "TRUE" if kind is None else "kind = :kind"
         query = (
             f"SELECT id, {columns} FROM {table} "
-            f"WHERE id > :last AND {condition} AND {of_kind} ORDER BY id LIMIT {_PAGE}"
+            f"WHERE id > :last AND {condition} AND {condition_of_kind} ORDER BY id LIMIT {_PAGE}"
         )
         while True:
-            with self._one, readable_errors(self._file):
+            with readable_errors(self._file):
                 page = self._database.execute(query, {"last": last, "kind": kind}).fetchall()
             for number, *content in page:
                 last = number

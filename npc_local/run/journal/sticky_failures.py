@@ -15,7 +15,7 @@ _NOT_THE_STEPS = {kind.exit_code for kind in ENDS_RUN}
 
 
 class SettledJournal(Journal):
-    """A `Journal` whose `find` raises what a step failed with before, in this run or an earlier."""
+    """A `Journal` whose `take` raises what a step failed with before, in this run or an earlier."""
 
     _failed: dict[str, Failure] | None = None  # by key, which is of one kind only
 
@@ -23,14 +23,14 @@ class SettledJournal(Journal):
         """Have steps that failed earlier tried once more."""
         self._failed = {}
 
-    def find(self, kind: str, key: str) -> Row | None:
+    def take(self, kind: str, key: str) -> Row | None:
         """Return the row of a step, if there is one that holds up.
 
         Raises:
             NpcError: the step failed before, with the message and exit code that it had.
             StorageError: the journal cannot be read.
         """
-        row = super().find(kind, key)
+        row = super().take(kind, key)
         if row is None and (failure := self._known().get(key)) is not None:
             error = NpcError(failure.error)
             error.exit_code = failure.exit_code

@@ -203,18 +203,19 @@ def test_a_number_that_is_not_finite_is_refused(journal, bad):
     assert journal.find("verify", "k") is None
 
 
-def test_many_threads_may_use_it(journal):
-    def work(name):
-        for number in range(20):
-            journal.add(Row("verify", f"{name}{number}", {}, number))
-            assert journal.find("verify", f"{name}{number}").value == number
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(list(journal.rows())) == 80
+def test_looking_at_a_damaged_row_changes_nothing_and_taking_it_drops_it(journal):
+    row = Row("generate", "k", {}, {})
+    journal.add(row, Image.new("RGB", (2, 2)))
+    journal.image_path(row).write_bytes(b"damaged")
+    for _ in range(2):
+        assert journal.find("generate", "k") is None
+        assert len(list(journal.rows())) == 1
+        assert journal.image_path(row).exists()
+    assert journal.notices == []
+    assert journal.take("generate", "k") is None
+    assert list(journal.rows()) == []
+    assert not journal.image_path(row).exists()
+    assert "has changed (SHA-256); done again" in journal.notices[0]
 
 
 def test_the_event_loop_goes_on_while_a_row_is_written(journal, monkeypatch):

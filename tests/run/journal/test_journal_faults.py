@@ -128,7 +128,7 @@ journal_world.run(home / "run", journal_world.Log(home / "calls"))
 STUCK = """
 import asyncio, sys
 from pathlib import Path
-from npc_local.cli import main as cli
+from npc_local.cli.process import _ends_as_interrupts
 from npc_local.run.journal.journal import Journal
 from npc_local.run.stages import Stages
 from tests.run.journal import world
@@ -142,7 +142,7 @@ class Stuck(world.Agents):
 
 home = Path(sys.argv[1])
 log = world.Log(home / "calls")
-with cli._termination_as_interrupt():
+with _ends_as_interrupts():
     try:
         with Journal.open(home / "run", world.IDENTITY) as journal:
             steps = Stages(world.cast_of(log, agents=Stuck(log)), journal, agents=2)
@@ -217,6 +217,62 @@ def test_a_database_without_room_stops_it_and_leaves_what_there_was(log, tmp_pat
         assert journal.find("verify", "k") is None
         assert len(list(journal.rows())) == len(before)
     assert answers(run) == before
+
+
+FILL = """
+import os, sys
+from pathlib import Path
+from npc_local.core.errors import StorageError
+from npc_local.run.journal.journal import Journal
+place, left = Path(sys.argv[1]), int(sys.argv[2])
+disk = os.statvfs(place)
+(place / "filler").write_bytes(bytes(disk.f_bavail * disk.f_frsize - left))
+try:
+    with Journal.open(place / "run", {}):
+        print("opened")
+except StorageError as error:
+    print(str(error).rpartition(": ")[2])
+"""
+
+
+def test_a_full_disk_is_called_one_whatever_is_written_when_it_gets_full(tmp_path):
+    """For want of room for its shared memory, SQLite speaks of a disk I/O error."""
+    script = 'mount -t tmpfs -o size=1M none /mnt && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", sys.executable, "-c", FILL, "/mnt"]
+    said = set()
+    for left in range(0, 64, 4):
+        done = subprocess.run(
+            [*command, str(left * 1024)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if "unshare" in done.stderr or "mount" in done.stderr:
+            pytest.skip(f"no small disk can be had here: {done.stderr}")
+        assert done.returncode == 0, done.stderr
+        said.add(done.stdout.strip().lower())
+    assert said <= {"no space left on device", "no space left on the disk", "opened"}
+    assert len(said) > 1
+
+
+@pytest.mark.parametrize("name", ["IOERR_SHMSIZE", "IOERR_WRITE", "IOERR_FSYNC", "CANTOPEN"])
+@pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.EDQUOT, errno.EIO, None])
+def test_only_for_want_of_room_is_a_disk_called_full(tmp_path, monkeypatch, name, refusal):
+    def trial(**_):
+        if refusal is None:
+            return tempfile.SpooledTemporaryFile()
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(journal_file.tempfile, "TemporaryFile", trial)
+    failure = sqlite3.OperationalError("disk I/O error")
+    failure.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{name}")
+    with pytest.raises(StorageError) as told, journal_file.readable_errors(tmp_path / "j"):
+        raise failure
+    full = refusal in (errno.ENOSPC, errno.EDQUOT)
+    assert ("no space left on the disk" in str(told.value)) is full
+    assert ("cannot be used: disk I/O error" in str(told.value)) is not full
 
 
 # ---------------------------------------------------------------- F4: a damaged database

@@ -19,18 +19,18 @@ def opened(directory):
 
 def raises(journal):
     with pytest.raises(NpcError, match="server on fire") as caught:
-        journal.find("verify", "a")
+        journal.take("verify", "a")
     return caught.value.exit_code == BackendError.exit_code
 
 
 def test_what_failed_is_raised_again_now_and_in_the_next_run(tmp_path):
     with opened(tmp_path) as journal:
-        assert journal.find("verify", "a") is None
+        assert journal.take("verify", "a") is None
         journal.add_failure(FAILED)
         assert raises(journal)
     with opened(tmp_path) as journal:
         assert raises(journal)
-        assert journal.find("verify", "other") is None
+        assert journal.take("verify", "other") is None
 
 
 def test_retried_it_is_looked_up_like_any_other_and_fails_at_most_once_more(tmp_path):
@@ -38,7 +38,7 @@ def test_retried_it_is_looked_up_like_any_other_and_fails_at_most_once_more(tmp_
         journal.add_failure(FAILED)
     with opened(tmp_path) as journal:
         journal.retry_errors()
-        assert journal.find("verify", "a") is None
+        assert journal.take("verify", "a") is None
         journal.add_failure(FAILED)
         assert raises(journal)
 
@@ -47,14 +47,14 @@ def test_done_since_it_is_an_answer(tmp_path):
     with opened(tmp_path) as journal:
         journal.add_failure(FAILED)
         journal.add(Row("verify", "a", {}, {"correct": True}))
-        assert journal.find("verify", "a").value == {"correct": True}
+        assert journal.take("verify", "a").value == {"correct": True}
     with opened(tmp_path) as journal:
-        assert journal.find("verify", "a").value == {"correct": True}
+        assert journal.take("verify", "a").value == {"correct": True}
 
 
 def test_a_lost_gpu_settles_nothing(tmp_path):
     with opened(tmp_path) as journal:
         journal.add_failure(LOST)
-        assert journal.find("generate", "b") is None
+        assert journal.take("generate", "b") is None
     with opened(tmp_path) as journal:
-        assert journal.find("generate", "b") is None
+        assert journal.take("generate", "b") is None
