@@ -7,9 +7,6 @@ Leaves out: how a directory becomes a pipeline (`loading`), how a pipeline makes
 from __future__ import annotations
 
 import gc
-import hashlib
-import importlib.metadata
-import json
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +14,9 @@ from npc_local.core.config.settings import GeneratorSettings
 from npc_local.core.device import resolve_device, torch_threads
 from npc_local.core.errors import ConfigError, GeneratorError
 from npc_local.core.files.model_directory import hash_files
+from npc_local.core.hashing import digest
 from npc_local.core.records import Render, Shot
+from npc_local.core.versions import libraries
 from npc_local.generator.base import OnStep
 from npc_local.generator.early_negative.gate import check_true_cfg_scale
 from npc_local.generator.family import Pipeline
@@ -154,12 +153,9 @@ class DiffusersGenerator:
         identity = {
             "settings": chosen,
             "device": resolve_device(settings.device),
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("torch", "diffusers", "transformers")
-            },
+            "versions": libraries(),
             "files": hash_files(settings.path, [INDEX, *self._components]),
             # By content, not by name: the same LoRA elsewhere is the same.
             "extra": [list(hash_files(file.parent, [file.name]).values()) for file in extra],
         }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return digest(identity)

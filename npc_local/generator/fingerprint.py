@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from npc_local.core.errors import ConfigError
+from npc_local.core.versions import libraries
 from npc_local.generator.family import Pipeline
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def pipeline_fingerprint(pipe: Pipeline, settings: object) -> str:
     import torch
 
     digest = hashlib.sha256()
-    versions = [importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")]
-    digest.update(repr((settings, versions, pipe.config)).encode())
+    digest.update(repr((settings, libraries(), pipe.config)).encode())
     for name, part in sorted(pipe.components.items()):
         digest.update(f"{name}: {getattr(part, 'config', None)!r}".encode())
         if hasattr(part, "backend_tokenizer"):

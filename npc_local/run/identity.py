@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import asdict
 from typing import Any
 
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.hashing import code_digest
+from npc_local.core.versions import libraries
 from npc_local.run.components import Components
 
 _AGENTS = ("agents/*.py", "backends/schemas.py", "core/records.py")
@@ -29,7 +29,7 @@ def run_identity(profile: ResolvedProfile, components: Components) -> dict[str, 
     """Return what must not change while a run goes on: settings, models by content, code, versions.
 
     Where models lie, how long is waited for them and whose turn it is on the GPU may change. Reads
-    all model files once: minutes for large ones. The cast is open, its backends checked.
+    all model files once: minutes for large ones. The components are open, their backends checked.
 
     Raises:
         ModelFilesError: a file cannot be read.
@@ -55,8 +55,5 @@ def run_identity(profile: ResolvedProfile, components: Components) -> dict[str, 
             for role, (settings, backend) in agents.items()
         },
         "code": {kind: code_digest(*parts) for kind, parts in CODE.items()},
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("diffusers", "pillow", "torch", "transformers")
-        },
+        "versions": libraries(),
     }
