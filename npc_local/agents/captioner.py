@@ -38,15 +38,15 @@ async def describe(backend: Backend, image: Image) -> Caption:
         question = request(
             "caption", {}, _CaptionData, (image,), again=again, seed=1, max_tokens=512
         )
-        asked = f"{WORDS[0]} to {WORDS[1]} were asked for"
+        wanted = f"{WORDS[0]} to {WORDS[1]} were asked for"
         try:
             second = (await ask(backend, question)).caption
         except BackendError as error:
-            flags.append(f"{_count(text)} words; {asked}, and asking again failed: {error}")
+            flags.append(f"{_count(text)} words; {wanted}, and asking again failed: {error}")
         else:
             text = min(second, text, key=_distance)
             if not _tolerable(text):
-                flags.append(f"{_count(text)} words; {asked}, twice")
+                flags.append(f"{_count(text)} words; {wanted}, twice")
     flags += [f"text in the image speaks to a judge: {quote}" for quote in spoken_to_judges(text)]
     return Caption(text, tuple(flags))
 

@@ -38,9 +38,10 @@ _SHOWN = 120
 def spoken_to_judges(caption: str) -> tuple[str, ...]:
     """Return the passages of a caption that read like words to a judge, cut to be shown."""
     quoted = [next(filter(None, match.groups())) for match in _QUOTED.finditer(caption)]
-    found = [text.strip() for text in quoted if _WORDS_OF_JUDGES.search(text)]
+    passages = [text.strip() for text in quoted if _WORDS_OF_JUDGES.search(text)]
     rest = _QUOTED.sub(" ", caption)
-    found += [match[0].strip() for match in _UNQUOTED.finditer(rest)]
+    passages += [match[0].strip() for match in _UNQUOTED.finditer(rest)]
     return tuple(
-        text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..." for text in dict.fromkeys(found)
+        text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+        for text in dict.fromkeys(passages)
     )

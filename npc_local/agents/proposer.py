@@ -109,37 +109,41 @@ async def propose(
         data = await ask(backend, question)
         return [Negative(negative.text, negative.kind) for negative in data.negatives]
 
-    kept, rejected = clean(await proposed(count, None, 0), prompt)
-    if len(kept) < count:
-        again = _again(kept, rejected)
+    usable, rejected = clean(await proposed(count, None, 0), prompt)
+    if len(usable) < count:
+        again = _again(usable, rejected)
         try:
-            more = await proposed(count - len(kept), again, 1)
+            more = await proposed(count - len(usable), again, 1)
         except BackendError as error:
-            if not kept:
+            if not usable:
                 raise
             log.warning("asking for more negative prompts failed: %s", error)
             rejected += (Rejected("", f"asking for more failed: {error}"),)
         else:
-            kept, refused = clean([*kept, *more], prompt)
+            usable, refused = clean([*usable, *more], prompt)
             rejected += refused
-    if len(kept) < count:
-        fitting = [
-            fallback
-            for fallback in FALLBACKS
-            if fallback.kind in kinds and _accepts(backend, fallback.text)
-        ]
-        kept, _ = clean([*kept, *fitting], prompt)
+    if len(usable) < count:
+        usable, _ = clean([*usable, *_fallbacks(backend, kinds)], prompt)
     for refusal in rejected:
         log.info("negative prompt %r rejected: %s", refusal.text, refusal.reason)
-    return Proposal(kept[:count], rejected)
+    return Proposal(usable[:count], rejected)
 
 
-def _again(kept: Sequence[Negative], rejected: Sequence[Rejected]) -> dict[str, Any]:
+def _again(usable: Sequence[Negative], rejected: Sequence[Rejected]) -> dict[str, Any]:
     """Return what a second request says of the first one's outcome."""
     return {
-        "kept": [negative.text for negative in kept],
+        "kept": [negative.text for negative in usable],
         "rejected": [{"text": refusal.text, "why": refusal.reason} for refusal in rejected],
     }
+
+
+def _fallbacks(backend: Backend, kinds: Sequence[Kind]) -> list[Negative]:
+    """Return the fallbacks of these kinds that the backend accepts."""
+    return [
+        fallback
+        for fallback in FALLBACKS
+        if fallback.kind in kinds and _accepts(backend, fallback.text)
+    ]
 
 
 def _accepts(backend: Backend, text: str) -> bool:

@@ -15,7 +15,7 @@ from npc_local.core.errors import BackendError
 
 COMPLETE = "stop"
 # How an answer ends that another seed may bring to its end: cut off, or stopped repeating itself.
-_UNFINISHED = {"length", "repetition"}
+_UNFINISHED = ("length", "repetition")
 _RUNAWAY = 64  # trailing blanks of a cut-off answer that no writer of JSON means
 _THINKS = (
     "the answer is empty and the model's reasoning is not: turn thinking off (extra_body = "

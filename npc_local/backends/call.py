@@ -44,8 +44,8 @@ class Call:
             (outcome, len(list(equal)))
             for outcome, equal in groupby(exchange.outcome for exchange in self.tried)
         ]
-        told = "; ".join(outcome + f" ({n} times)" * (n > 1) for outcome, n in runs)
-        return f" (before: {told})"
+        earlier = (outcome if n == 1 else f"{outcome} ({n} times)" for outcome, n in runs)
+        return f" (before: {'; '.join(earlier)})"
 
     def note(self, outcome: str, sampling: Sampling, answer: Answer | None) -> None:
         """Record one exchange."""

@@ -28,14 +28,14 @@ class RecordedBackend:
             StorageError: the file cannot be written.
         """
         begun = time.perf_counter()
-        asked = {"role": request.role, "fields": request.fields, "sampling": request.sampling}
+        question = {"role": request.role, "fields": request.fields, "sampling": request.sampling}
         try:
             reply = await self._backend.complete(request)
         except BackendError as error:
-            self._keep(asked | {"error": str(error), "seconds": time.perf_counter() - begun})
+            self._keep(question | {"error": str(error), "seconds": time.perf_counter() - begun})
             raise
         self._keep(
-            asked
+            question
             | {
                 "raw": reply.raw,
                 "finish_reason": reply.finish_reason,

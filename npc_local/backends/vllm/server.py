@@ -165,7 +165,7 @@ class VllmServer:
                 return
             if self.server.sleep:
                 try:
-                    await self._asked().sleep()
+                    await self._open_probe().sleep()
                 except Fault as fault:
                     self._say(f"its server {fault}; stopping it")
                 else:
@@ -221,7 +221,7 @@ class VllmServer:
     async def _rouse(self) -> None:
         """Wake a sleeping server; one that does not answer afterwards is started again."""
         try:
-            await self._asked().wake()
+            await self._open_probe().wake()
             await self._answers()
         except Fault as fault:
             await self._restart(f"did not wake up: {fault}")
@@ -307,7 +307,7 @@ class VllmServer:
         """Wait until the model is listed."""
         started = last_news = time.monotonic()
         while True:
-            names = await self._asked().models()
+            names = await self._open_probe().models()
             if self._guarded is None or self._guarded.status is not None:
                 raise Fault(self._ended())
             if self.settings.model in names:
@@ -334,7 +334,7 @@ class VllmServer:
         taken = any(_PORT_TAKEN in line.lower() for line in self._log.tail())
         return _PortTaken(self._ended()) if taken else Fault(self._ended())
 
-    def _asked(self) -> Probe:
+    def _open_probe(self) -> Probe:
         if self._probe is None:
             raise Fault("was stopped")
         return self._probe

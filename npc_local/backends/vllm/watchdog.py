@@ -156,13 +156,13 @@ class _Charge:
 
 def _children() -> list[int]:
     """Return our children, on a system that has /proc."""
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
             parent = entry.read_text(errors="replace").rpartition(")")[2].split()[1]
             if int(parent) == os.getpid():
-                found.append(int(entry.parent.name))
-    return found
+                pids.append(int(entry.parent.name))
+    return pids
 
 
 def _watch(grace: float, command: Sequence[str]) -> int:
