@@ -442,26 +442,43 @@ def test_its_programs_are_found_though_nobody_activated_its_environment(settings
     assert environment("qwen", own.server)["PATH"] == "/opt/mine"
 
 
-def hang(state: Path) -> None:
-    """Have every server that knows the fault hang from now on."""
-    (state / "hang").touch()
+def doubtful(entry: ChatBackendSettings, state: Path, hanging: int, lines: list[str]) -> VllmServer:
+    """Return a server whose first `hanging` starts answer nothing once `hang` is there."""
+
+    async def ready(base: str) -> None:
+        if (state / "hang").exists() and len(starts(state)) <= hanging:
+            raise BackendError("no answer within 5 s (timeout)")
+
+    return VllmServer("qwen", entry, ready, on_status=lines.append)
 
 
 def test_a_server_that_hangs_is_started_again_for_all_who_wait(settings, state):
     lines: list[str] = []
-    server = server_of(settings("hangs-later:1", timeout=0.5), None, lines.append)
+    server = doubtful(settings(), state, 1, lines)
 
     async def story() -> list[bool]:
         await server.start()
-        hang(state)
+        (state / "hang").touch()
         return await asyncio.gather(*(server.revive() for _ in range(3)))
 
     assert live(server, story) == [True] * 3
     assert len(starts(state)) == 2
     [again] = [line for line in lines if "starting it again" in line]
-    assert (
-        "its server answers nothing any more: it gives no valid answer to a test question" in again
-    )
+    assert "answers nothing any more: it gives no valid answer to a test question" in again
+
+
+def test_a_server_that_was_stopped_by_a_signal_is_started_again(settings, state):
+    server = doubtful(settings(), state, 1, [])
+
+    async def story() -> bool:
+        await server.start()
+        os.kill(starts(state)[0]["pid"], signal.SIGSTOP)
+        (state / "hang").touch()
+        return await server.revive()
+
+    assert live(server, story) is True
+    first, second = starts(state)
+    assert gone([first["pid"], second["pid"]])
 
 
 def test_a_server_that_answers_is_left_alone(settings, state):
@@ -476,11 +493,11 @@ def test_a_server_that_answers_is_left_alone(settings, state):
 
 
 def test_a_server_that_hangs_too_often_is_lost(settings, state):
-    server = server_of(settings("hangs-later", timeout=0.5, restarts=0))
+    server = doubtful(settings(restarts=0), state, 1, [])
 
     async def story() -> None:
         await server.start()
-        hang(state)
+        (state / "hang").touch()
         for _ in range(2):
             with pytest.raises(BackendLostError, match="answers nothing any more"):
                 await server.revive()
@@ -491,23 +508,18 @@ def test_a_server_that_hangs_too_often_is_lost(settings, state):
 
 
 def test_a_question_that_hung_is_asked_anew_of_the_server_that_was_started_again(settings, state):
-    entry = settings("hangs-later:1", timeout=0.5)
+    entry = settings("hangs-later:1", timeout=3)
     made = partial(VllmServer, "qwen", entry, on_status=lambda line: None)
     chat = ChatBackend("qwen", entry, server=made, on_status=lambda line: None)
 
     async def story() -> dict[str, Any]:
         await chat.check()
-        hang(state)
+        (state / "hang").touch()
         return (await chat.complete(canary(sees=False))).data
 
-    try:
-        assert asyncio.run(_closing(chat, story)) == {
-            "seen": True,
-            "colours": [{"colour": "red", "share": 0.5}],
-            "reason": "x",
-        }
-    finally:
-        assert len(starts(state)) == 2
+    answer = asyncio.run(_closing(chat, story))
+    assert answer == {"seen": True, "colours": [{"colour": "red", "share": 0.5}], "reason": "x"}
+    assert len(starts(state)) == 2
 
 
 async def _closing(chat: ChatBackend, story: Callable[[], Any]) -> Any:
