@@ -11,9 +11,18 @@ import pytest
 
 from npc_local.agents import Rules
 from npc_local.backends.scripted import ScriptedBackend
-from npc_local.core.errors import BackendError, GeneratorError, PromptError
+from npc_local.core.errors import (
+    BackendError,
+    ConfigError,
+    DeviceLostError,
+    GeneratorError,
+    PromptError,
+    StorageError,
+)
 from npc_local.core.records import Caption, Checklist, Correction, Demand, Proposal
-from npc_local.loop import Components, StageFinished, StageStarted, correct
+from npc_local.loop import NextShot, StageFinished, StageStarted, correct
+from npc_local.run.components import Components
+from npc_local.run.stages import Stages
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.wording import vocabulary
 from tests.fakes import (
@@ -67,7 +76,7 @@ class Stage:
     def run(self, **options) -> Correction:
         options = {"candidates": 3} | options
         return asyncio.run(
-            correct(PROMPT, self.components, seed=7, watch=self.events.append, **options)
+            correct(PROMPT, Stages(self.components), seed=7, watch=self.events.append, **options)
         )
 
     @property
@@ -168,7 +177,7 @@ def test_no_candidates_left_keeps_the_original():
     stage = Stage([verdict()])
     proposed = [proposal("red circle", "no sand"), proposal("circle")]
     components = replace(stage.components, proposer=Narrow("narrow", {"propose": proposed}))
-    correction = asyncio.run(correct(PROMPT, components, seed=7))
+    correction = asyncio.run(correct(PROMPT, Stages(components), seed=7))
     assert correction.status == "best-effort"
     assert correction.answer is correction.original
     assert correction.candidates == ()
@@ -385,7 +394,9 @@ class PickyScorer(FakeScorer):
 def test_a_prompt_that_one_of_them_cannot_serve_costs_nothing(part):
     stage = Stage([RIGHT])
     components = replace(stage.components, **part)
-    correction = asyncio.run(correct("a clock", components, seed=7, watch=stage.events.append))
+    correction = asyncio.run(
+        correct("a clock", Stages(components), seed=7, watch=stage.events.append)
+    )
     assert (correction.status, correction.error) == ("error", "knows no clocks")
     assert correction.exit_code == PromptError.exit_code == 3
     assert (correction.original, correction.forwards) == (None, 0)
@@ -395,7 +406,7 @@ def test_a_prompt_that_one_of_them_cannot_serve_costs_nothing(part):
 def test_the_captioner_sees_no_prompt_and_may_not_refuse_it():
     stage = Stage([RIGHT])
     components = replace(stage.components, captioner=Picky("picky", {}))
-    assert asyncio.run(correct("a clock", components, seed=7)).status == "already-correct"
+    assert asyncio.run(correct("a clock", Stages(components), seed=7)).status == "already-correct"
 
 
 @pytest.mark.parametrize(
@@ -410,7 +421,7 @@ def test_the_captioner_sees_no_prompt_and_may_not_refuse_it():
 def test_a_prompt_outside_the_shapes_world_is_refused_before_the_first_image(prompt, words):
     generator, agents = FakeGenerator(), ShapesBackend("shapes")
     components = Components(generator, agents, agents, agents, FakeScorer())
-    correction = asyncio.run(correct(prompt, components, seed=7))
+    correction = asyncio.run(correct(prompt, Stages(components), seed=7))
     assert (correction.status, correction.exit_code) == ("error", PromptError.exit_code)
     assert f"does not know {words}" in correction.error
     assert vocabulary() in correction.error
@@ -466,7 +477,7 @@ def test_cancelling_during_an_agents_turn_propagates():
             return await super().complete(request)
 
     async def scenario():
-        work = asyncio.create_task(correct(PROMPT, components, seed=7))
+        work = asyncio.create_task(correct(PROMPT, Stages(components), seed=7))
         await entered.wait()
         work.cancel()
         await work
@@ -486,7 +497,7 @@ def test_cancelling_does_not_wait_for_the_generator():
             return super().generate(shot, on_step)
 
     async def scenario():
-        work = asyncio.create_task(correct(PROMPT, stage.components, seed=7))
+        work = asyncio.create_task(correct(PROMPT, Stages(stage.components), seed=7))
         await asyncio.to_thread(entered.wait, 30)
         work.cancel()
         try:
@@ -512,4 +523,138 @@ def test_a_keyboard_interrupt_propagates():
     agent = Interrupted("agent", {})
     components = Components(FakeGenerator(), agent, agent, agent, FakeScorer())
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(correct(PROMPT, components, seed=7))
+        asyncio.run(correct(PROMPT, Stages(components), seed=7))
+
+
+# ---------------------------------------------------------------- a search that does not return
+
+
+class Ends(ScriptedBackend):
+    """Raises when it comes to the second image."""
+
+    failure: BaseException = KeyError("nobody foresaw this")
+
+    async def complete(self, request):
+        if request.role == "verify" and len(self.requests) > 3:
+            raise self.failure
+        return await super().complete(request)
+
+
+SCRIPT = {
+    "checklist": [CHECKLIST],
+    "verify": [verdict(score=0.2)],
+    "caption": [CAPTION],
+    "propose": [proposal("sand", "sky", "sea")],
+}
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "exit_code"),
+    [
+        (KeyError("oops"), "a bug in npc-local or a library: KeyError('oops')", 1),
+        (asyncio.CancelledError(), "interrupted", 130),
+        (KeyboardInterrupt(), "interrupted", 130),
+        (StorageError("no space left"), "no space left", 7),
+        (ConfigError("no such size"), "no such size", 2),
+        (DeviceLostError("the GPU is gone"), "the GPU is gone", 8),
+    ],
+)
+def test_what_ends_more_than_a_search_propagates_and_its_record_is_handed_out(
+    failure, error, exit_code
+):
+    agent = Ends("agents", SCRIPT)
+    agent.failure = failure
+    stages = Stages(Components(FakeGenerator(), agent, agent, agent, FakeScorer()))
+    unfinished = []
+    with pytest.raises(type(failure)):
+        asyncio.run(correct(PROMPT, stages, seed=7, on_unfinished=unfinished.append))
+    [record] = unfinished
+    assert (record.status, record.error, record.exit_code) == ("error", error, exit_code)
+    assert record.original.verdict.score == 0.2
+    assert (record.attempts, record.answer) == ((), None)
+    assert [candidate.negative.text for candidate in record.candidates][:3] == [
+        "sand",
+        "sky",
+        "sea",
+    ]
+    assert record.caption == Caption(CAPTION["caption"])
+    assert record.forwards == 20  # the image that was not judged counts
+
+
+def test_what_the_watcher_raises_ends_the_search():
+    def full(event):
+        if isinstance(event, StageFinished) and event.name == "generate":
+            raise StorageError("no space left")
+
+    stage, unfinished = Stage([RIGHT]), []
+    with pytest.raises(StorageError):
+        asyncio.run(
+            correct(
+                PROMPT,
+                Stages(stage.components),
+                seed=7,
+                watch=full,
+                on_unfinished=unfinished.append,
+            )
+        )
+    assert [(record.exit_code, record.original) for record in unfinished] == [(7, None)]
+
+
+def test_a_search_that_returns_hands_nothing_out():
+    for stage in (Stage([RIGHT]), Stage([FAILURE])):
+        stage.run(on_unfinished=pytest.fail)
+
+
+# ---------------------------------------------------------------- plans
+
+
+def test_a_plan_sees_each_image_judged_before_it_goes_on_and_is_closed_at_the_first_correct_one():
+    seen = []
+
+    async def plan(search, original):
+        try:
+            for seed in (8, 9, 10):
+                seen.append((original.verdict.correct, list(search.attempts)))
+                yield NextShot(seed=seed)
+        finally:
+            seen.append("closed")
+
+    stage = Stage([verdict(), verdict(score=0.3), RIGHT])
+    correction = stage.run(plan=plan)
+    assert correction.status == "corrected"
+    assert [shot.seed for shot in stage.generator.shots] == [7, 8, 9]
+    assert seen == [(False, []), (False, [correction.attempts[0]]), "closed"]
+    assert [attempt.shot for attempt in correction.attempts] == stage.generator.shots[1:]
+    assert stage.roles == ["checklist", "verify", "verify", "verify"]
+
+
+def test_a_plan_may_ask_about_any_image_and_its_record_keeps_all_that_was_proposed():
+    async def plan(search, original):
+        yield NextShot(seed=8)
+        for candidate in await search.candidates_about(search.attempts[-1], "targeted-only"):
+            yield NextShot(candidate, seed=8)
+
+    targeted = {"negatives": [{"text": "sand", "kind": "targeted"}]}
+    stage = Stage([verdict(), verdict(reason="three circles"), RIGHT], proposed=[targeted])
+    correction = stage.run(plan=plan, candidates=1)
+    assert [(s.negative, s.seed) for s in stage.generator.shots] == [
+        (None, 7),
+        (None, 8),
+        ("sand", 8),
+    ]
+    caption, propose = stage.backend.requests[3:5]
+    assert caption.images[0].getpixel((0, 0))[0] == 1  # the second image
+    assert propose.fields["reason"] == "three circles"
+    assert propose.fields["kinds"] == ["targeted"]
+    assert ("caption", 1) in stage.steps()
+    assert [candidate.negative.text for candidate in correction.candidates] == ["sand"]
+
+
+def test_without_a_correct_image_the_answer_is_the_best_of_any_plan():
+    async def plan(search, original):
+        for seed in (8, 9):
+            yield NextShot(seed=seed)
+
+    correction = Stage([verdict(score=s) for s in (0.2, 0.6, 0.4)]).run(plan=plan)
+    assert correction.answer is correction.attempts[0]
+    assert correction.answer.shot.seed == 8

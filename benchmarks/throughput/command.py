@@ -189,7 +189,7 @@ async def _correct(stages: Stages, prompts: int, in_flight: int) -> None:
 
     async def search(prompt: str) -> Correction:
         with stages.search():
-            return await correct(prompt, stages=stages, seed=0, candidates=world.CANDIDATES)
+            return await correct(prompt, stages, seed=0, candidates=world.CANDIDATES)
 
     def taken(index: int, found: Correction | NpcError) -> None:
         if isinstance(found, NpcError) or found.status == "error":

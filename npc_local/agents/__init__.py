@@ -7,7 +7,7 @@ asks again after a failure, is the backend's matter.
 
 from npc_local.agents.captioner import describe
 from npc_local.agents.proposer import propose
-from npc_local.agents.rules import Proposals, Rules, Strictness
+from npc_local.agents.rules import Rules, Strictness
 from npc_local.agents.verifier import checklist, verify
 
-__all__ = ["Proposals", "Rules", "Strictness", "checklist", "describe", "propose", "verify"]
+__all__ = ["Rules", "Strictness", "checklist", "describe", "propose", "verify"]

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from npc_local.agents.clean_negatives import clean
-from npc_local.agents.rules import Proposals
 from npc_local.agents.structured_output import ask, request
 from npc_local.backends.base import Backend
 from npc_local.backends.schemas import ReplyData
 from npc_local.core.errors import BackendError, PromptError
 from npc_local.core.prompt_markup import words
-from npc_local.core.records import Caption, Kind, Negative, Proposal, Rejected
+from npc_local.core.records import Caption, Kind, Negative, Proposal, Proposals, Rejected
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from npc_local.core.records import Proposals
+
 Strictness = Literal["strict", "normal", "lenient"]
-Proposals = Literal["caption", "prompt-only", "targeted-only", "untargeted-only"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from npc_local.agents import Proposals
 from npc_local.bench.analysis import statistics
-from npc_local.bench.arms import SEED_STRIDE, shuffled
 from npc_local.bench.suites.scoring import mean
 from npc_local.core.errors import ConfigError
 from npc_local.core.files import paths
 from npc_local.core.hashing import pixel_hash
-from npc_local.core.records import Candidate, Kind, Negative
+from npc_local.core.records import Candidate, Kind, Negative, Proposals
+from npc_local.plans import SEED_STRIDE, shuffled
 from npc_local.run.journal.database import IDENTITY, NAME
 from npc_local.run.journal.journal import Journal
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from npc_local.bench.analysis import tables
 from npc_local.bench.analysis.summary import summary
+from npc_local.bench.results import ArmResult
 from npc_local.bench.runner import (
     GIVEN,
     Done,
     Judge,
-    Result,
     check_prompts,
     choose,
     images,
@@ -218,7 +218,7 @@ def _identity(suite: Suite) -> dict[str, str]:
     return {"name": suite.name, "records": suite.fingerprint()}
 
 
-def _write(job: Job, journal: Journal, results: Sequence[Result]) -> dict[str, Any]:
+def _write(job: Job, journal: Journal, results: Sequence[ArmResult]) -> dict[str, Any]:
     judge = "its exact detector" if job.judge is None else f"backend {job.judge[0]}"
     arms = job.arms if job.given is None else [GIVEN]
     found = summary(job.suite, results, arms, judge=judge, costs=journal.costs())
@@ -241,7 +241,7 @@ def _selection(found: Mapping[str, Any]) -> str:
 def _export(
     job: Job,
     journal: Journal,
-    results: Sequence[Result],
+    results: Sequence[ArmResult],
     directory: Path,
     on_status: Callable[[str], None],
 ) -> None:
@@ -251,5 +251,5 @@ def _export(
             of_arm = [one for one in results if one.arm == arm and one.task.seed == seed]
             name = arm if len(job.seeds) == 1 else f"{arm}-{seed}"
             export(directory / name, job.suite, images(journal, of_arm))
-            if missing := sum(one.outcome is None for one in of_arm):
+            if missing := sum(one.answer is None for one in of_arm):
                 on_status(f"{directory / name}: {missing} images are missing, as a step failed")

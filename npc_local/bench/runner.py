@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -18,13 +18,15 @@ from typing import Literal
 from PIL.Image import Image
 
 from npc_local.backends.base import Backend
-from npc_local.bench.arms import ARMS, Outcome, Trial
+from npc_local.bench.arms import ARMS
+from npc_local.bench.results import ArmResult, Task, TriedShot
 from npc_local.bench.suites.suite import BenchItem, Judgement, Suite
-from npc_local.core.errors import NpcError, PromptError, StorageError
+from npc_local.core.errors import NpcError, PromptError, StorageError, as_error
 from npc_local.core.files.images import open_image
 from npc_local.core.records import Shot
+from npc_local.loop import correct
 from npc_local.run.journal.journal import Journal
-from npc_local.run.pool import ENDS_RUN, as_error, run_all
+from npc_local.run.pool import run_all
 from npc_local.run.stages import Stages
 
 log = logging.getLogger(__name__)
@@ -35,41 +37,7 @@ GIVEN = "images"
 """The arm that images made elsewhere stand for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One prompt under one benchmark seed."""
-
-    item: BenchItem
-    seed: int
-
-    @property
-    def image_seed(self) -> int:
-        """The base image's seed: of its own, also where two items have one prompt."""
-        return 10_000 * self.seed + self.item.number
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of one arm for one task.
-
-    Attributes:
-        outcome: how the arm ended; None if a step failed, or if the image was made elsewhere.
-        judgement: of its result; None if there is none, or the judge call failed.
-        error: what failed; None if nothing did.
-        failed: in whose work.
-        exit_code: of that error; 0 if nothing failed.
-    """
-
-    task: Task
-    arm: str
-    outcome: Outcome | None = None
-    judgement: Judgement | None = None
-    error: str | None = None
-    failed: Literal["loop", "judge"] | None = None
-    exit_code: int = 0
-
-
-Done = Callable[[Result], None]
+Done = Callable[[ArmResult], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +96,7 @@ async def run(
     budget: int,
     in_flight: int,
     done: Done,
-) -> list[Result]:
+) -> list[ArmResult]:
     """Run every arm for every task; the results are in the order of tasks and arms.
 
     Args:
@@ -144,12 +112,11 @@ async def run(
         StorageError, ConfigError, DeviceLostError: nothing more can be done or kept.
     """
 
-    async def work(task: Task) -> list[Result]:
-        trial = Trial(task.item.prompt, task.image_seed, stages, budget)
+    async def work(task: Task) -> list[ArmResult]:
         results = []
         with stages.search():
             for arm in arms:
-                results.append(await _run_arm(task, arm, trial, stages, judge))
+                results.append(await _run_arm(task, arm, stages, judge, budget))
                 done(results[-1])
         return results
 
@@ -164,7 +131,7 @@ async def judge_images(
     *,
     in_flight: int,
     done: Done,
-) -> list[Result]:
+) -> list[ArmResult]:
     """Judge images made elsewhere, as the arm `GIVEN`.
 
     Args:
@@ -179,24 +146,20 @@ async def judge_images(
         StorageError, ConfigError, DeviceLostError: nothing more can be done or kept.
     """
 
-    async def work(task: Task) -> list[Result]:
+    async def work(task: Task) -> list[ArmResult]:
+        result = ArmResult(task, GIVEN)
         try:
             image = open_image(files[task.item.number])
-            result = Result(task, GIVEN, None, await judge(stages, task.item, image))
-        except ENDS_RUN:
-            raise
+            result = replace(result, judgement=await judge(stages, task.item, image))
         except Exception as failure:
-            error = _counted(failure)
-            result = Result(
-                task, GIVEN, error=str(error), failed="judge", exit_code=error.exit_code
-            )
+            result = _failed(result, "judge", failure)
         done(result)
         return [result]
 
     return await _all(todo, work, in_flight)
 
 
-def images(journal: Journal, results: Sequence[Result]) -> Iterator[tuple[BenchItem, Image]]:
+def images(journal: Journal, results: Sequence[ArmResult]) -> Iterator[tuple[BenchItem, Image]]:
     """Yield the result image of every arm that has one, from the journal.
 
     Raises:
@@ -207,9 +170,9 @@ def images(journal: Journal, results: Sequence[Result]) -> Iterator[tuple[BenchI
         shot = row.inputs["shot"]
         keys[Shot(shot["prompt"], shot["negative"], shot["seed"])] = row.key
     for result in results:
-        if result.outcome is None:
+        if result.answer is None:
             continue
-        kept = journal.find("generate", keys[result.outcome.result.shot])
+        kept = journal.find("generate", keys[result.answer.shot])
         if kept is None or kept.image is None:
             raise StorageError(
                 f"{journal.directory}: the image of prompt {result.task.item.number} is damaged; "
@@ -218,45 +181,51 @@ def images(journal: Journal, results: Sequence[Result]) -> Iterator[tuple[BenchI
         yield result.task.item, kept.image
 
 
-def _counted(failure: Exception) -> NpcError:
-    """Return an error to be counted; what nobody foresaw is one too, its traceback logged."""
-    if isinstance(failure, NpcError):
-        return failure
-    log.exception("a benchmark's step")
-    return as_error(failure)
-
-
-async def _run_arm(task: Task, arm: str, trial: Trial, stages: Stages, judge: Judge) -> Result:
+async def _run_arm(task: Task, arm: str, stages: Stages, judge: Judge, budget: int) -> ArmResult:
     """Run one arm and have its result judged; what fails is in the result."""
-    outcome = None
+    result = ArmResult(task, arm)
     try:
-        outcome, image = await trial.run(ARMS[arm])
-        return Result(task, arm, outcome, await judge(stages, task.item, image))
-    except ENDS_RUN:
-        raise
-    except Exception as failure:
-        error = _counted(failure)
-        return Result(
-            task,
-            arm,
-            outcome,
-            error=str(error),
-            failed="loop" if outcome is None else "judge",
-            exit_code=error.exit_code,
+        correction = await correct(
+            task.item.prompt,
+            stages,
+            seed=task.image_seed,
+            candidates=budget,
+            plan=ARMS[arm].plan,
         )
+    except Exception as failure:
+        return _failed(result, "loop", failure)
+    if correction.original is None or correction.answer is None:  # a stage failed: nothing counts
+        error, code = correction.error, correction.exit_code or 0
+        return replace(result, error=error, failed="loop", exit_code=code)
+    tried = tuple(map(TriedShot.of, (correction.original, *correction.attempts)))
+    result = replace(result, tried=tried, answer=TriedShot.of(correction.answer))
+    try:
+        image = correction.answer.render.image
+        return replace(result, judgement=await judge(stages, task.item, image))
+    except Exception as failure:
+        return _failed(result, "judge", failure)
+
+
+def _failed(result: ArmResult, work: Literal["loop", "judge"], failure: Exception) -> ArmResult:
+    """Return a result with what failed; what nobody foresaw is logged and counts as well.
+
+    Raises:
+        StorageError, ConfigError, DeviceLostError: the failure, if it ends the run.
+    """
+    error = as_error(failure)
+    if error.ends_run:
+        raise failure
+    if error is not failure:
+        log.error("a benchmark's %s", work, exc_info=failure)
+    return replace(result, error=str(error), failed=work, exit_code=error.exit_code)
 
 
 async def _all(
-    todo: Sequence[Task], work: Callable[[Task], Awaitable[list[Result]]], in_flight: int
-) -> list[Result]:
-    found = await run_all(todo, work, in_flight=in_flight, done=_ignore)
-    results: list[Result] = []
-    for one in found:
-        if isinstance(one, NpcError):
-            raise one  # `work` keeps errors in its results
-        results += one
+    todo: Sequence[Task], work: Callable[[Task], Awaitable[list[ArmResult]]], in_flight: int
+) -> list[ArmResult]:
+    results: list[ArmResult] = []
+    for of_task in await run_all(todo, work, in_flight=in_flight):
+        if isinstance(of_task, NpcError):
+            raise of_task  # `work` keeps errors in its results
+        results += of_task
     return results
-
-
-def _ignore(index: int, result: object) -> None:
-    """`done` of each result has been called already."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -12,15 +11,14 @@ from typing import TextIO
 
 from npc_local.cli.live_view import LiveView
 from npc_local.core.config.load import ResolvedProfile
+from npc_local.core.errors import NpcError
 from npc_local.core.files import paths
 from npc_local.core.records import Correction
 from npc_local.loop import StageFinished, StageStarted, correct
 from npc_local.run.factory import open_components
 from npc_local.run.output.result_folder import ResultFolder, folder_name, output_directory
-from npc_local.run.pool import as_error
 from npc_local.run.session import OpenComponents, is_run, open_session
 from npc_local.run.stages import Stages
-from npc_local.run.supervisor import INTERRUPTED
 
 _JOURNAL = "journal"
 
@@ -80,34 +78,34 @@ async def correct_all(prompts: Sequence[str], job: Job) -> int:
             folder = job.directory if alone else job.directory / folder_name(number, prompt)
             job.display.begin(prompt, job.seed, number=number, total=len(prompts))
             kept = ResultFolder(folder, prompt, job.seed, job.profile)
-            correction = await _correct_one(prompt, stages, kept, job)
-            code = code or correction.exit_code or 0
+            exit_code = await _correct_one(prompt, stages, kept, job)
+            code = code or exit_code
     return code
 
 
-async def _correct_one(prompt: str, stages: Stages, kept: ResultFolder, job: Job) -> Correction:
-    """Correct one prompt, keeping and showing what happens, whatever happens."""
+async def _correct_one(prompt: str, stages: Stages, kept: ResultFolder, job: Job) -> int:
+    """Correct one prompt, keeping and showing whatever happens; return its exit code, or 0."""
 
     def watch(event: StageStarted | StageFinished) -> None:
         kept(event)
         job.display(event)
 
-    def finish(correction: Correction) -> Correction:
+    def finish(correction: Correction) -> int:
         correction = kept.finish(correction)
         job.display.end(correction, kept.path)
         if job.stdout is not None:
             print(json.dumps(kept.record(correction)), file=job.stdout, flush=True)
-        return correction
+        return correction.exit_code or 0
 
     try:
         correction = await correct(
-            prompt, stages=stages, seed=job.seed, candidates=job.profile.candidates, watch=watch
+            prompt,
+            stages,
+            seed=job.seed,
+            candidates=job.profile.candidates,
+            watch=watch,
+            on_unfinished=finish,
         )
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        finish(kept.broken_off("interrupted", INTERRUPTED))
-        raise
-    except Exception as bug:
-        error = as_error(bug)
-        finish(kept.broken_off(str(error), error.exit_code))
-        raise
+    except NpcError as error:  # kept and shown by then; the next prompt has its say all the same
+        return error.exit_code
     return finish(correction)

@@ -1,6 +1,6 @@
 """The nouns of the method, all frozen: what the loop passes around and what a run keeps.
 
-Leaves out: how any of them is made (`roles`, `diffusion`, `salience`) or written (`rundir`).
+Leaves out: how any of them is made (`agents`, `generator`, `salience`) or written (`run`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from PIL.Image import Image
 Kind = Literal["targeted", "untargeted"]
 ClaimKind = Literal["object", "count", "colour", "relation", "size", "style", "other"]
 Status = Literal["already-correct", "corrected", "best-effort", "error"]
+Proposals = Literal["caption", "prompt-only", "targeted-only", "untargeted-only"]
 TokenKind = Literal["number", "thing", "attribute", "relation", "action"]
 Span = tuple[int, int]  # characters [start, end) of the prompt
 
@@ -141,8 +142,9 @@ class Render:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One image with its verdict; `candidate` None marks the original."""
+    """One image with its verdict; `candidate` None: it was made without a negative prompt."""
 
+    shot: Shot
     candidate: Candidate | None
     render: Render
     verdict: Verdict

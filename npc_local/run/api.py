@@ -19,6 +19,7 @@ from npc_local.generator.pipeline_generator import PipelineGenerator
 from npc_local.loop import Watch, ignore
 from npc_local.loop import correct as run_loop
 from npc_local.run.factory import open_components
+from npc_local.run.stages import Stages
 from npc_local.salience.base import Scorer
 
 
@@ -53,18 +54,21 @@ async def acorrect(
             generator.
         generator: makes the images in place of the profile's generator.
         scorer: ranks the negative prompts in place of the profile's encoder.
-        watch: is told when each step begins and ends (`npc_local.loop.Begin`, `StageFinished`).
+        watch: is told when each stage begins and ends (`StageStarted`, `StageFinished` of
+            `npc_local.loop`).
         sampling: with `pipeline` only, what `PipelineGenerator` takes: true_cfg_scale,
             negative_steps, after, and arguments of the pipeline call such as height.
 
     Returns:
-        The whole record. A failure on the way is in it (status "error"), with what came before.
+        The whole record. A failure on the way is in it (status "error"), with what came before;
+        what would fail with every prompt is raised.
 
     Raises:
         PromptError: the prompt is empty, too long, or has control characters.
         ConfigError: a setting is not allowed, or the pipeline would ignore a negative prompt.
         BackendError: a backend cannot serve, found before any work.
         ModelFilesError: a model directory is missing, incomplete or damaged.
+        DeviceLostError: the GPU is of no use to this process any more.
     """
     prompt = check_prompt(prompt)
     if not 0 <= seed < 2**63:
@@ -85,10 +89,14 @@ async def acorrect(
     if not isinstance(config, Config):
         config = load_config(None if config is None else Path(config))
     chosen = config.profile(profile)
-    async with open_components(chosen, generator=generator, scorer=scorer) as cast:
-        count = chosen.candidates if candidates is None else candidates
+    async with open_components(chosen, generator=generator, scorer=scorer) as components:
         return await run_loop(
-            prompt, cast, seed=seed, candidates=count, checklist=checklist, watch=watch
+            prompt,
+            Stages(components),
+            seed=seed,
+            candidates=chosen.candidates if candidates is None else candidates,
+            checklist=checklist,
+            watch=watch,
         )
 
 

@@ -172,7 +172,7 @@ async def _correct(
         with stages.search():
             correction = await correct(
                 order.prompt,
-                stages=stages,
+                stages,
                 seed=order.seed,
                 candidates=job.profile.candidates,
                 watch=watch,

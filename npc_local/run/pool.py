@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from npc_local.core.config.load import ResolvedProfile
-from npc_local.core.errors import ConfigError, DeviceLostError, NpcError, StorageError
+from npc_local.core.errors import ConfigError, DeviceLostError, NpcError, StorageError, as_error
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,6 @@ async def for_each(
                 group.create_task(drain())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures.exceptions[0].__cause__
-
-
-def as_error(bug: Exception) -> NpcError:
-    """Return what nobody foresaw as an error that can be counted and shown."""
-    return NpcError(f"a bug in npc-local or a library: {bug!r}")
 
 
 async def run_all(

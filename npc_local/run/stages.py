@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from PIL.Image import Image
 
 from npc_local import agents
-from npc_local.agents import Proposals
 from npc_local.backends.base import Backend
 from npc_local.core import costs
 from npc_local.core.errors import NpcError, StorageError
@@ -26,6 +25,7 @@ from npc_local.core.records import (
     Checklist,
     Negative,
     Proposal,
+    Proposals,
     Render,
     Shot,
     Verdict,
@@ -99,6 +99,20 @@ class Stages:
             if self.components.gpu_sharing is not None:
                 self.components.gpu_sharing.look_again()
 
+    @property
+    def proposals(self) -> Proposals:
+        """What negative prompts are proposed from, where a plan does not say."""
+        return self.components.rules.proposals
+
+    def accepts(self, prompt: str) -> None:
+        """Make sure that all who have to read the prompt can work from it.
+
+        Raises:
+            PromptError: one of them cannot.
+        """
+        for part in (self.components.verifier, self.components.proposer, self.components.scorer):
+            part.accepts(prompt)
+
     async def checklist(self, prompt: str) -> Checklist:
         """Derive from `prompt` alone what its images are checked for; errors as the role's."""
         agent = self.components.verifier
@@ -156,10 +170,10 @@ class Stages:
         caption: Caption | None,
         reason: str,
         count: int,
-        mode: Proposals | None = None,
+        proposals: Proposals | None = None,
     ) -> Proposal:
-        """Propose negative prompts; `mode` None takes the cast's rule. Errors as the role's."""
-        agent, mode = self.components.proposer, mode or self.components.rules.proposals
+        """Propose negative prompts; `proposals` None takes the rule. Errors as the role's."""
+        agent, mode = self.components.proposer, proposals or self.proposals
         asked: dict[str, Any] = {"prompt": prompt, "count": count, "mode": mode}
         if mode != "prompt-only":  # else the proposer sees neither
             asked |= {"caption": None if caption is None else caption.text, "reason": reason}

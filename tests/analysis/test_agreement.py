@@ -11,12 +11,13 @@ from PIL import Image
 
 from npc_local.analysis.agreement import open_run, report, searches
 from npc_local.bench.analysis.summary import summary
-from npc_local.bench.arms import ARMS, shuffled
+from npc_local.bench.arms import ARMS
 from npc_local.bench.runner import Judge, choose, run, tasks
 from npc_local.bench.suites.shapes import ShapesBench
 from npc_local.cli import main as cli
 from npc_local.core.errors import ConfigError
 from npc_local.core.records import Candidate, Negative, Render
+from npc_local.plans import shuffled
 from npc_local.run.journal.sticky_failures import SettledJournal
 from npc_local.run.stages import Stages
 from tests.bench.world import Agents, Images, Scores, cast_of, colour

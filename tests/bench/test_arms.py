@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from PIL import Image
 
-from npc_local.bench.arms import ARMS, SEED_STRIDE, Trial, shuffled
-from npc_local.core.errors import BackendError
+from npc_local.bench.arms import ARMS
 from npc_local.core.records import Candidate, Negative, Render
 from npc_local.loop import correct
+from npc_local.plans import SEED_STRIDE, shuffled
 from npc_local.run.journal.journal import Journal
 from npc_local.run.stages import Stages
 from tests.bench.world import NEGATIVES, Agents, Images, Scores, cast_of, colour
@@ -35,19 +35,29 @@ class Painter(Images):
 
 
 def play(tmp_path, generator, arms=tuple(ARMS), agents=None, budget=BUDGET):
-    """Run arms on one prompt; return outcomes with their result's colour, and the agents."""
+    """Run arms on one prompt; return their corrections, and the agents."""
     agents = agents or Agents()
 
     async def run():
         with Journal.open(tmp_path / "run", {}) as journal:
-            trial = Trial(PROMPT, SEED, Stages(cast_of(generator, agents), journal), budget)
-            found = {}
-            for arm in arms:
-                outcome, image = await trial.run(ARMS[arm])
-                found[arm] = outcome, image.getpixel((0, 0))
-            return found
+            stages = Stages(cast_of(generator, agents), journal)
+            return {
+                arm: await correct(
+                    PROMPT, stages, seed=SEED, candidates=budget, plan=ARMS[arm].plan
+                )
+                for arm in arms
+            }
 
     return asyncio.run(run()), agents
+
+
+def made(correction):
+    """Negative prompt and seed of each image after the base image."""
+    return [(attempt.shot.negative, attempt.shot.seed) for attempt in correction.attempts]
+
+
+def pixel(correction):
+    return correction.answer.render.image.getpixel((0, 0))
 
 
 def ranked(negatives):
@@ -61,107 +71,105 @@ ALL = ranked([*NEGATIVES["targeted"], *NEGATIVES["untargeted"]])
 
 def test_a_correct_base_image_costs_no_arm_anything(tmp_path):
     generator = Painter(right={(None, SEED)})
-    found, agents = play(tmp_path, generator)
-    assert all(outcome.result.correct and not outcome.more for outcome, _ in found.values())
+    corrections, agents = play(tmp_path, generator)
+    assert {(c.status, c.attempts) for c in corrections.values()} == {("already-correct", ())}
     assert len(generator.shots) == 1
     assert agents.asked == {"checklist": 1, "verify": 1}
 
 
 def test_what_each_arm_makes_where_nothing_is_right(tmp_path):
-    found, _ = play(tmp_path, Painter())
-    made = {
-        arm: [(one.shot.negative, one.shot.seed) for one in outcome.more]
-        for arm, (outcome, _) in found.items()
-    }
+    corrections, _ = play(tmp_path, Painter())
+    shots = {arm: made(correction) for arm, correction in corrections.items()}
+    negatives = {arm: [negative for negative, _ in made] for arm, made in shots.items()}
     new = [SEED + number * SEED_STRIDE for number in range(1, BUDGET + 1)]
     blind = ranked([f"{text} prints" for kind in NEGATIVES.values() for text in kind])
-    assert made == {
+    assert shots == {
         "base": [],
         "npc": [(text, SEED) for text in ALL],
         "prompt-only": [(text, SEED) for text in blind],
-        "targeted-only": [(text, SEED) for text in made_first(made["targeted-only"])],
-        "untargeted-only": [(text, SEED) for text in made_first(made["untargeted-only"])],
-        "random-rank": [(text, SEED) for text in made_first(made["random-rank"])],
+        "targeted-only": [(text, SEED) for text in negatives["targeted-only"]],
+        "untargeted-only": [(text, SEED) for text in negatives["untargeted-only"]],
+        "random-rank": [(text, SEED) for text in negatives["random-rank"]],
         "reseed": [(None, seed) for seed in new],
         "npc+reseed": list(zip(ALL, new, strict=True)),
     }
-    assert sorted(made_first(made["random-rank"])) == sorted(ALL)
-    assert made_first(made["random-rank"]) != ALL
-    assert set(NEGATIVES["targeted"]) <= set(made_first(made["targeted-only"]))
-    assert set(NEGATIVES["untargeted"]) <= set(made_first(made["untargeted-only"]))
-    kinds = {arm: {one.kind for one in outcome.more} for arm, (outcome, _) in found.items()}
+    assert sorted(negatives["random-rank"]) == sorted(ALL)
+    assert negatives["random-rank"] != ALL
+    assert set(NEGATIVES["targeted"]) <= set(negatives["targeted-only"])
+    assert set(NEGATIVES["untargeted"]) <= set(negatives["untargeted-only"])
+    kinds = {
+        arm: {attempt.candidate and attempt.candidate.negative.kind for attempt in c.attempts}
+        for arm, c in corrections.items()
+    }
     assert kinds["targeted-only"] == {"targeted"}
     assert kinds["untargeted-only"] == {"untargeted"}
     assert kinds["reseed"] == {None}
 
 
-def made_first(shots):
-    return [negative for negative, _ in shots]
+def test_every_arm_begins_with_the_same_image_and_checklist(tmp_path):
+    corrections, _ = play(tmp_path, Painter())
+    npc = corrections["npc"]
+    for correction in corrections.values():
+        assert correction.original.shot == npc.original.shot
+        assert correction.original.render.image.tobytes() == npc.original.render.image.tobytes()
+        assert correction.checklist == npc.checklist
 
 
 def test_arms_share_what_they_have_in_common(tmp_path):
     generator = Painter()
-    found, agents = play(tmp_path, generator)
-    shots = {one.shot for outcome, _ in found.values() for one in outcome.tries}
-    assert len(generator.shots) == len(shots)  # each image once
-    tries = sum(len(outcome.tries) for outcome, _ in found.values())
-    assert len(shots) < tries - 7 - 4  # at least seven times the base image, random-rank's
+    corrections, agents = play(tmp_path, generator)
+    shots = [attempt.shot for c in corrections.values() for attempt in (c.original, *c.attempts)]
+    assert len(generator.shots) == len(set(shots))  # each image once
+    assert len(set(shots)) < len(shots) - 7 - 4  # at least seven base images, random-rank's
     assert agents.asked["checklist"] == agents.asked["caption"] == 1
-    assert agents.asked["verify"] == len(shots)
+    assert agents.asked["verify"] == len(set(shots))
 
 
-def test_npc_is_the_loop(tmp_path):
-    generator = Painter(right={(ALL[2], SEED)})
-    found, _ = play(tmp_path, generator, ["npc"])
-    outcome, _ = found["npc"]
-    cast = cast_of(Painter(right={(ALL[2], SEED)}), Agents())
-    loop = asyncio.run(correct(PROMPT, cast, seed=SEED, candidates=BUDGET))
+def test_npc_is_what_users_run(tmp_path):
+    right = {(ALL[2], SEED)}
+    corrections, _ = play(tmp_path, Painter(right), ["npc"])
+    stages = Stages(cast_of(Painter(right), Agents()))
+    loop = asyncio.run(correct(PROMPT, stages, seed=SEED, candidates=BUDGET))
     assert loop.status == "corrected"
-    assert [one.shot.negative for one in outcome.more] == [
-        attempt.candidate.negative.text for attempt in loop.attempts
-    ]
-    assert [one.score for one in outcome.tries] == [
-        attempt.verdict.score for attempt in (loop.original, *loop.attempts)
-    ]
+    assert made(corrections["npc"]) == made(loop) == [(text, SEED) for text in ALL[:3]]
 
 
 def test_an_arm_stops_at_its_first_correct_image(tmp_path):
     right = {(ALL[1], SEED), (None, SEED + 2 * SEED_STRIDE), (ALL[3], SEED + 4 * SEED_STRIDE)}
-    found, _ = play(tmp_path, Painter(right=right))
-    assert {arm: len(found[arm][0].more) for arm in ("npc", "reseed", "npc+reseed")} == {
-        "npc": 2,
-        "reseed": 2,
-        "npc+reseed": 4,
-    }
-    for arm in ("npc", "reseed", "npc+reseed"):
-        outcome, pixel = found[arm]
-        assert outcome.result is outcome.tries[-1]
-        assert outcome.result.correct
-        assert pixel[0] == 0
-    assert [one.forwards for one in found["npc"][0].tries] == [10, 12, 12]
+    corrections, _ = play(tmp_path, Painter(right=right))
+    for arm, images in {"npc": 2, "reseed": 2, "npc+reseed": 4}.items():
+        correction = corrections[arm]
+        assert (correction.status, len(correction.attempts)) == ("corrected", images)
+        assert correction.answer is correction.attempts[-1]
+        assert pixel(correction)[0] == 0
+    npc = corrections["npc"]
+    assert [a.render.forwards for a in (npc.original, *npc.attempts)] == [10, 12, 12]
 
 
 def test_without_a_correct_image_the_best_scored_one_is_the_result(tmp_path):
-    found, _ = play(tmp_path, Painter(better={(ALL[1], SEED), (ALL[2], SEED)}), ["npc", "reseed"])
-    outcome, pixel = found["npc"]
-    assert outcome.answer == 2  # the earliest of two that are as good
-    assert pixel[1] == 0
-    assert found["reseed"][0].answer == 0  # nothing better than the base image
+    better = {(ALL[1], SEED), (ALL[2], SEED)}
+    corrections, _ = play(tmp_path, Painter(better=better), ["npc", "reseed"])
+    npc, reseed = corrections["npc"], corrections["reseed"]
+    assert npc.answer is npc.attempts[1]  # the earliest of two that are as good
+    assert pixel(npc)[1] == 0
+    assert reseed.answer is reseed.original  # nothing better than the base image
 
 
 def test_the_budget_bounds_every_arm(tmp_path):
-    found, _ = play(tmp_path, Painter(), budget=2)
-    assert {len(outcome.more) for arm, (outcome, _) in found.items() if arm != "base"} == {2}
+    corrections, _ = play(tmp_path, Painter(), budget=2)
+    assert {len(c.attempts) for arm, c in corrections.items() if arm != "base"} == {2}
 
 
-def test_a_failed_step_is_the_error_of_the_arms_that_need_it(tmp_path):
+@pytest.mark.parametrize(
+    ("arm", "needs_it"),
+    [("base", False), ("npc", True), ("prompt-only", False), ("reseed", False)],
+)
+def test_a_failed_stage_is_the_error_of_the_arms_that_need_it(tmp_path, arm, needs_it):
     agents = Agents(fails=lambda request: request.role == "caption")
-    for arm, fails in [("base", False), ("npc", True), ("prompt-only", False), ("reseed", False)]:
-        if fails:
-            with pytest.raises(BackendError, match="server on fire"):
-                play(tmp_path, Painter(), [arm], agents)
-        else:
-            assert play(tmp_path, Painter(), [arm], agents)[0]
+    correction = play(tmp_path, Painter(), [arm], agents)[0][arm]
+    assert (correction.status == "error") == needs_it
+    if needs_it:
+        assert "server on fire" in correction.error
 
 
 def test_the_random_order_depends_on_prompt_seed_and_words_alone():

@@ -11,7 +11,8 @@ import pytest
 
 from npc_local.bench.analysis.summary import summary
 from npc_local.bench.arms import ARMS
-from npc_local.bench.runner import Judge, Task, check_prompts, choose, images, run, tasks
+from npc_local.bench.results import Task
+from npc_local.bench.runner import Judge, check_prompts, choose, images, run, tasks
 from npc_local.bench.suites.geneval_pp import GenEvalPlusPlus
 from npc_local.bench.suites.imagine import ImagineBench
 from npc_local.bench.suites.shapes import ShapesBench
@@ -100,11 +101,11 @@ def test_all_arms_over_every_benchmark(tmp_path, suites, name):
         for arm in ARMS
     ]
     assert not any(result.error for result in results)
-    shots = {one.shot for result in results for one in result.outcome.tries}
+    shots = {one.shot for result in results for one in result.tried}
     assert len(generator.shots) == len(shots)  # eight arms, and each image once
     assert agents.asked["verify"] == len(shots)
     assert agents.asked["checklist"] == len({r.task.item.prompt for r in results})
-    final = {(r.task.item.number, r.outcome.result.shot) for r in results}
+    final = {(r.task.item.number, r.answer.shot) for r in results}
     if suite.asks:
         assert agents.asked["judge"] == len(final)
     else:
@@ -187,7 +188,7 @@ def test_failed_judge_calls_withhold_the_headline_until_they_are_redone(tmp_path
     failed = [result for result in results if result.error]
     assert {result.task.item.number for result in failed} == {bad.number}
     assert {result.failed for result in failed} == {"judge"}
-    assert all(result.exit_code == 4 and result.outcome is not None for result in failed)
+    assert all(result.exit_code == 4 and result.answer is not None for result in failed)
     for arm in found["arms"].values():
         assert arm["score"] is None
         assert arm["interval_95"] is None
@@ -205,7 +206,7 @@ def test_failed_judge_calls_withhold_the_headline_until_they_are_redone(tmp_path
 
     # Retrying asks exactly what failed.
     _, healed, again, nobody = world.run(judge=well, retry=True)
-    shots = {result.outcome.result.shot for result in failed}
+    shots = {result.answer.shot for result in failed}
     assert (again.shots, nobody.asked) == ([], {})
     assert well.asked == {"judge": len(shots)}
     assert healed["errors"] == []
@@ -218,9 +219,7 @@ def test_failed_steps_are_errors_of_their_arms_until_they_are_redone(tmp_path, s
     world = World(tmp_path / "run", suite)
     ill = Agents(fails=lambda request: request.role == "caption")
     results, found, _, _ = world.run(agents=ill)
-    wrong = {
-        r.task.item.number for r in results if r.arm == "base" and not r.outcome.result.correct
-    }
+    wrong = {r.task.item.number for r in results if r.arm == "base" and not r.answer.correct}
     assert wrong
     assert {(r.task.item.number, r.arm) for r in results if r.error} == {
         (number, arm)
@@ -278,9 +277,9 @@ def test_result_images_are_the_journal_s(tmp_path, suites):
     results, _, _, _ = world.run()
     with SettledJournal.open(world.directory, IDENTITY) as journal:
         found = list(images(journal, results))
-        (one,) = [r for r in results if r.outcome.more][:1]
+        (one,) = [r for r in results if r.more][:1]
         [(item, image)] = images(journal, [one])
-        expected = Images().generate(one.outcome.result.shot).image
+        expected = Images().generate(one.answer.shot).image
         assert (item, image.tobytes()) == (one.task.item, expected.tobytes())
     assert len(found) == len(results)
 

@@ -18,6 +18,7 @@ from benchmarks.throughput.simulated_models import (
     prompts,
 )
 from npc_local.loop import correct
+from npc_local.run.stages import Stages
 
 QUICK = Durations().scaled(1e-4)
 
@@ -84,14 +85,14 @@ def test_a_schedule_can_do_with_the_fewest_swaps():
     for number, prompt in enumerate(prompts(6)):
         sleepers = Sleepers(QUICK)
         cast = sleepers.components(phased=True)
-        asyncio.run(correct(prompt, cast, seed=0, candidates=CANDIDATES))
+        asyncio.run(correct(prompt, Stages(cast), seed=0, candidates=CANDIDATES))
         assert sleepers.calls["swap"] == least_swaps([prompt]), number
 
 
 def test_the_help_shows_its_examples_line_by_line():
     shown = CliRunner().invoke(main, ["throughput", "--help"]).stdout
     assert "\\b" not in shown
-    assert "  npc-local bench throughput --prompts 280 --mode phased\n" in shown
+    assert "  python -m benchmarks throughput --prompts 280 --mode phased\n" in shown
 
 
 def test_the_command_prints_both_modes():

@@ -16,7 +16,9 @@ from npc_local.backends.scripted import ScriptedBackend
 from npc_local.cli.live_view import LiveView
 from npc_local.core.records import Render
 from npc_local.core.terminal import error_console, libraries_quiet, plain
-from npc_local.loop import Components, StageFinished, StageStarted, correct
+from npc_local.loop import StageFinished, StageStarted, correct
+from npc_local.run.components import Components
+from npc_local.run.stages import Stages
 from tests.fakes import (
     CAPTION,
     CHECKLIST,
@@ -65,7 +67,7 @@ def shown(
     console = Console(file=file, width=100, markup=False, emoji=False, highlight=False)
     display = LiveView(console, terse=terse)
     display.begin(prompt, 7, number=2, total=3)
-    work = correct(prompt, components, seed=7, candidates=count, watch=display)
+    work = correct(prompt, Stages(components), seed=7, candidates=count, watch=display)
     display.end(asyncio.run(work), folder)
     return file.getvalue(), folder
 

@@ -31,7 +31,7 @@ from npc_local.core.errors import (
     StorageError,
 )
 from npc_local.core.offline.switches import go_offline
-from npc_local.loop import Components
+from npc_local.run.components import Components
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.reading import read_prompt
 from npc_local.shapes.wording import vocabulary

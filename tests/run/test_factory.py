@@ -17,6 +17,7 @@ from npc_local.generator.pipeline_generator import PipelineGenerator
 from npc_local.loop import correct
 from npc_local.run import factory as factory
 from npc_local.run.factory import open_components
+from npc_local.run.stages import Stages
 from npc_local.salience.scorer import SalienceScorer
 from tests.fakes import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 from tests.generator.tiny_flux import build_tiny_flux
@@ -256,7 +257,7 @@ def test_phased_parts_never_share_the_device(phased, tmp_path):
         parts = {"generator": generator, "scorer": FakeScorer(), "logs": tmp_path}
         async with open_components(profile, **parts) as components:
             assert components.gpu_sharing.served == {"eye", "mind"}
-            return await correct("two red circles", components, seed=1, candidates=2)
+            return await correct("two red circles", Stages(components), seed=1, candidates=2)
 
     correction = asyncio.run(scenario())
     assert correction.status == "corrected", correction.error

@@ -182,7 +182,7 @@ def test_as_many_in_flight_as_help_and_fit():
 def searches(stages, prompts, in_flight, done=ignore):
     async def work(prompt):
         with stages.search():
-            return await correct(prompt, stages=stages, seed=0, candidates=5)
+            return await correct(prompt, stages, seed=0, candidates=5)
 
     return for_each(prompts, work, in_flight=in_flight, done=done)
 

@@ -56,7 +56,7 @@ def test_without_a_journal_nothing_is_hashed(log, monkeypatch):
     cast = cast_of(log)
     for part in (cast.generator, cast.verifier, cast.scorer):
         monkeypatch.setattr(part, "fingerprint", never)
-    found = asyncio.run(correct(PROMPT, cast, seed=7))
+    found = asyncio.run(correct(PROMPT, Stages(cast), seed=7))
     assert found.status == "corrected"
 
 
@@ -141,7 +141,7 @@ def test_what_changes_an_answer_is_in_its_key_and_nothing_else(log, journal, cha
         image = (await steps.generate(SHOT)).image
         await steps.verify(PROMPT, DEMANDS, image)
         caption = await steps.describe(image)
-        mode = steps.components.rules.proposals
+        mode = steps.proposals
         await steps.propose(PROMPT, caption, "no second", 3)
         await steps.propose(PROMPT, caption, "no second", 3, mode)
         await steps.rank(PROMPT, [Negative("sand", "untargeted")])
@@ -551,7 +551,7 @@ def test_many_prompts_share_each_turn_on_the_gpu(log, journal, kept):
 
         async def search(seed):
             with steps.search():
-                return await correct(PROMPT, stages=steps, seed=seed, candidates=3)
+                return await correct(PROMPT, steps, seed=seed, candidates=3)
 
         found = await asyncio.gather(*map(search, seeds))
         await cast.gpu_sharing.close()

@@ -13,8 +13,8 @@ from itertools import combinations
 from typing import Any
 
 from npc_local.bench.analysis import statistics
-from npc_local.bench.arms import ARMS, Outcome, Try
-from npc_local.bench.runner import Result
+from npc_local.bench.arms import ARMS
+from npc_local.bench.results import ArmResult, TriedShot
 from npc_local.bench.suites.scoring import mean
 from npc_local.bench.suites.suite import Suite
 from npc_local.run.journal.journal import Ledger
@@ -24,7 +24,7 @@ _Key = tuple[int, int]  # a prompt's number and a seed
 
 def summary(
     suite: Suite,
-    results: Sequence[Result],
+    results: Sequence[ArmResult],
     arms: Sequence[str],
     *,
     judge: str,
@@ -41,11 +41,7 @@ def summary(
     """
     by_arm = {arm: [result for result in results if result.arm == arm] for arm in arms}
     tasks = by_arm[arms[0]]
-    failing = {
-        _key(result)
-        for result in results
-        if result.outcome is not None and not result.outcome.tries[0].correct
-    }
+    failing = {_key(result) for result in results if result.tried and not result.tried[0].correct}
     return {
         "suite": suite.name,
         "title": suite.title,
@@ -70,7 +66,9 @@ def summary(
     }
 
 
-def _arm(suite: Suite, arm: str, results: Sequence[Result], failing: set[_Key]) -> dict[str, Any]:
+def _arm(
+    suite: Suite, arm: str, results: Sequence[ArmResult], failing: set[_Key]
+) -> dict[str, Any]:
     score = suite.score([(result.task.item, result.judgement) for result in results])
     judged = [
         (result.task.item.group, result.task.item.prompt, result.judgement.score)
@@ -82,8 +80,8 @@ def _arm(suite: Suite, arm: str, results: Sequence[Result], failing: set[_Key]) 
         of_group = [one for one in judged if one[0] == group]
         sure = statistics.interval(of_group, {group: 1.0}) if found.value is not None else None
         groups[group] = {**asdict(found), "interval_95": sure}
-    ended = [(result, result.outcome) for result in results if result.outcome is not None]
-    wrong = [outcome for result, outcome in ended if _key(result) in failing]
+    ended = [result for result in results if result.answer is not None]
+    wrong = [result for result in ended if _key(result) in failing]
     complete = len(ended) == len(results)
     return {
         "about": ARMS[arm].about if arm in ARMS else "images made elsewhere",
@@ -98,36 +96,36 @@ def _arm(suite: Suite, arm: str, results: Sequence[Result], failing: set[_Key]) 
         "groups": groups,
         "others": dict(score.others),
         "verifier": _verifier(suite, results) if complete else None,
-        "corrected": mean(float(o.result.correct) for o in wrong) if complete else None,
-        "images_per_failing_prompt": mean(float(len(o.more)) for o in wrong) if complete else None,
+        "corrected": mean(float(r.answer.correct) for r in wrong if r.answer) if complete else None,
+        "images_per_failing_prompt": mean(float(len(r.more)) for r in wrong) if complete else None,
         "forwards_per_failing_prompt": (
-            mean(float(sum(one.forwards for one in o.more)) for o in wrong) if complete else None
+            mean(float(sum(shot.forwards for shot in r.more)) for r in wrong) if complete else None
         ),
-        "by_number": _by_number([o.more for o in wrong]),
-        "by_kind": _by_kind([one for o in wrong for one in o.more]),
-        "fallbacks": _fallbacks([outcome for _, outcome in ended]),
+        "by_number": _by_number([result.more for result in wrong]),
+        "by_kind": _by_kind([shot for result in wrong for shot in result.more]),
+        "fallbacks": _fallbacks(ended),
     }
 
 
-def _fallbacks(outcomes: Iterable[Outcome]) -> dict[str, int]:
+def _fallbacks(results: Iterable[ArmResult]) -> dict[str, int]:
     """Return how many results have an image made with each way of getting along with less memory.
 
     The images before the result count as well: the arm would have stopped at another.
     """
     counted: Counter[str] = Counter()
-    for outcome in outcomes:
-        counted.update({name for one in outcome.tries for name in one.fallbacks})
+    for result in results:
+        counted.update({name for shot in result.tried for name in shot.fallbacks})
     return dict(sorted(counted.items()))
 
 
-def _verifier(suite: Suite, results: Iterable[Result]) -> dict[str, Any] | None:
+def _verifier(suite: Suite, results: Iterable[ArmResult]) -> dict[str, Any] | None:
     """Return how often the verifier finds the result correct, by group and over the groups."""
     shares: dict[str, float] = {}
     for group in suite.groups:
         right = [
-            float(result.outcome.result.correct)
+            float(result.answer.correct)
             for result in results
-            if result.outcome is not None and result.task.item.group == group
+            if result.answer is not None and result.task.item.group == group
         ]
         if (share := mean(right)) is not None:
             shares[group] = share
@@ -139,7 +137,7 @@ def _verifier(suite: Suite, results: Iterable[Result]) -> dict[str, Any] | None:
 
 
 def _pair(
-    suite: Suite, a: str, b: str, first: Sequence[Result], second: Sequence[Result]
+    suite: Suite, a: str, b: str, first: Sequence[ArmResult], second: Sequence[ArmResult]
 ) -> dict[str, Any]:
     """Compare two arms on the same prompts and seeds; nothing while a judgement is missing."""
     found: dict[str, Any] = {
@@ -179,15 +177,12 @@ def _pair(
     return found
 
 
-def _agreement(results: Iterable[Result]) -> dict[str, Any]:
+def _agreement(results: Iterable[ArmResult]) -> dict[str, Any]:
     """Compare judge and verifier over the different images that both have judged."""
     seen = {}
     for result in results:
-        if result.outcome is not None and result.judgement is not None:
-            seen[_key(result), result.outcome.result.shot] = (
-                result.outcome.result,
-                result.judgement,
-            )
+        if result.answer is not None and result.judgement is not None:
+            seen[_key(result), result.answer.shot] = result.answer, result.judgement
     verdicts = [
         (verdict.correct, judgement.correct)
         for verdict, judgement in seen.values()
@@ -205,21 +200,21 @@ def _agreement(results: Iterable[Result]) -> dict[str, Any]:
     }
 
 
-def _errors(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _errors(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
     """Return what failed, the most frequent first, with how many results lack it."""
     counted = Counter((result.failed, result.error) for result in results if result.error)
     ordered = sorted(counted.items(), key=lambda one: (-one[1], str(one[0])))
     return [{"in": work, "error": error, "results": number} for (work, error), number in ordered]
 
 
-def _by_number(tries: Sequence[Sequence[Try]]) -> list[dict[str, Any]]:
+def _by_number(tries: Sequence[Sequence[TriedShot]]) -> list[dict[str, Any]]:
     """How often an arm's first, second, ... image was right; for npc that is rank by salience."""
     longest = max(map(len, tries), default=0)
     columns = [[one[i].correct for one in tries if len(one) > i] for i in range(longest)]
     return [{"images": len(column), "right": mean(map(float, column))} for column in columns]
 
 
-def _by_kind(tries: Iterable[Try]) -> dict[str, Any]:
+def _by_kind(tries: Iterable[TriedShot]) -> dict[str, Any]:
     """How often one image with a negative prompt of a kind was right."""
     kinds: dict[str, list[float]] = {}
     for one in tries:
@@ -229,5 +224,5 @@ def _by_kind(tries: Iterable[Try]) -> dict[str, Any]:
     }
 
 
-def _key(result: Result) -> _Key:
+def _key(result: ArmResult) -> _Key:
     return result.task.item.number, result.task.seed

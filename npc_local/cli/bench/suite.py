@@ -275,7 +275,7 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> Job:
                 raise ConfigError(f"--images and --{name}: no arm makes those images; leave it out")
         arms, seeds = [GIVEN], [0]
     elif profile.proposals != "caption":
-        known = ", ".join(name for name, arm in ARMS.items() if arm.proposals)
+        known = ", ".join(name for name, arm in ARMS.items() if arm.proposes)
         raise ConfigError(
             f"proposals = {profile.proposals!r} in the profile has no say in a benchmark, where "
             f"the arm does; leave it out and name arms with --arms; those that propose: {known}"

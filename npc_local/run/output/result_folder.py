@@ -37,6 +37,7 @@ from npc_local.core.records import (
     Correction,
     Proposal,
     Render,
+    Shot,
     Verdict,
 )
 from npc_local.core.versions import __version__
@@ -265,7 +266,12 @@ class ResultFolder:
     def _judged(self) -> list[Attempt]:
         """Return the images that have a verdict, the original first."""
         return [
-            Attempt(self._candidates[index - 1] if index else None, self._renders[index], verdict)
+            Attempt(
+                Shot(self._prompt, None, self._seed),
+                self._candidates[index - 1] if index else None,
+                self._renders[index],
+                verdict,
+            )
             for index, verdict in sorted(self._verdicts.items())
         ]
 

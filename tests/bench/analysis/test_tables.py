@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
 from npc_local.bench.analysis import tables
 from npc_local.bench.analysis.summary import summary
-from npc_local.bench.arms import Outcome, Try
-from npc_local.bench.runner import Result, Task
+from npc_local.bench.results import ArmResult, Task, TriedShot
 from npc_local.bench.suites.imagine import PUBLISHED_OVERALL, WEIGHTS, ImagineBench
 from npc_local.bench.suites.published import GENEVAL_PP
 from npc_local.bench.suites.scoring import accuracy
@@ -43,9 +43,9 @@ class TwoTags:
 def images(number, arm, *corrects):
     """The tries of an arm: the base image, then the others."""
     base, *more = corrects
-    first = Try(Shot(f"p{number}", None, number), base, float(base), 10)
+    first = TriedShot(Shot(f"p{number}", None, number), base, float(base), 10)
     others = [
-        Try(Shot(f"p{number}", f"{arm} {n}", number), right, float(right), 12, "targeted")
+        TriedShot(Shot(f"p{number}", f"{arm} {n}", number), right, float(right), 12, "targeted")
         for n, right in enumerate(more)
     ]
     return (first, *others)
@@ -54,12 +54,11 @@ def images(number, arm, *corrects):
 def result(number, group, arm, corrects, judged):
     """One result: what the verifier said of each image, and the judge of the last one."""
     item = BenchItem(number, f"p{number}", group, {})
-    outcome = Outcome(images(number, arm, *corrects), len(corrects) - 1)
+    tried = images(number, arm, *corrects)
+    ended = ArmResult(Task(item, 0), arm, tried, tried[-1])
     if judged is None:
-        return Result(
-            Task(item, 0), arm, outcome, error="server | on fire", failed="judge", exit_code=4
-        )
-    return Result(Task(item, 0), arm, outcome, Judgement(judged, float(judged), {}, ""))
+        return replace(ended, error="server | on fire", failed="judge", exit_code=4)
+    return replace(ended, judgement=Judgement(judged, float(judged), {}, ""))
 
 
 def case(last=False):
@@ -223,8 +222,8 @@ def test_json_survives_and_the_order_of_results_changes_nothing():
 
 def graded(number, group, arm, grade, score):
     item = BenchItem(number, f"p{number}", group, {})
-    tries = (Try(Shot(f"p{number}", arm, number), False, score, 10),)
-    return Result(Task(item, 0), arm, Outcome(tries, 0), Judgement(None, grade, {}, ""))
+    tried = TriedShot(Shot(f"p{number}", arm, number), False, score, 10)
+    return ArmResult(Task(item, 0), arm, (tried,), tried, Judgement(None, grade, {}, ""))
 
 
 def test_grades_are_weighted_and_compared_by_their_means(tmp_path):

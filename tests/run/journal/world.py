@@ -158,7 +158,7 @@ async def search_all(stages: Stages, prompts=PROMPTS, seed: int = 7) -> list[dic
 
     async def search(prompt):
         with stages.search():
-            return summary(await correct(prompt, stages=stages, seed=seed, candidates=3))
+            return summary(await correct(prompt, stages, seed=seed, candidates=3))
 
     return await asyncio.gather(*map(search, prompts))
 

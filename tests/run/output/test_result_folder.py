@@ -17,9 +17,11 @@ from npc_local.backends.scripted import ScriptedBackend
 from npc_local.core.config.load import load_config
 from npc_local.core.errors import BackendError, StorageError
 from npc_local.core.files import atomic as durable
-from npc_local.loop import Components, StageFinished, StageStarted, correct
+from npc_local.loop import StageFinished, StageStarted, correct
+from npc_local.run.components import Components
 from npc_local.run.output import result_folder as rundir
 from npc_local.run.output.result_folder import ResultFolder, folder_name, output_directory
+from npc_local.run.stages import Stages
 from tests.fakes import (
     CAPTION,
     CHECKLIST,
@@ -40,7 +42,7 @@ def kept(tmp_path):
     return ResultFolder(tmp_path / "run", PROMPT, 7, load_config(SHIPPED).profile("shapes"))
 
 
-def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=(), **other):
+def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=(), on_unfinished=None, **other):
     """Run the loop with `kept` watching, then `watch`."""
     replies = {
         "checklist": [CHECKLIST],
@@ -57,7 +59,16 @@ def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=(), **other):
         kept(event)
         watch(event)
 
-    return asyncio.run(correct(PROMPT, components, seed=7, candidates=3, watch=both))
+    return asyncio.run(
+        correct(
+            PROMPT,
+            Stages(components),
+            seed=7,
+            candidates=3,
+            watch=both,
+            on_unfinished=on_unfinished,
+        )
+    )
 
 
 def names(folder):
@@ -283,8 +294,10 @@ def full_disk_at(monkeypatch, name, *, only=False):
 
 def test_a_full_disk_ends_the_search_and_keeps_what_was_written(kept, monkeypatch):
     full_disk_at(monkeypatch, "attempt-1.png")
-    correction = kept.finish(run_loop(kept, [verdict(), RIGHT]))
-    assert correction.exit_code == StorageError.exit_code
+    unfinished = []
+    with pytest.raises(StorageError):
+        run_loop(kept, [verdict(), RIGHT], on_unfinished=unfinished.append)
+    [correction] = map(kept.finish, unfinished)
     path = kept.path / "attempt-1.png"
     assert correction.error == f"{path}: cannot be written: No space left on device"
     assert names(kept.path) == ["original.png"]

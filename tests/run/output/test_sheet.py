@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from npc_local.core.records import Attempt, Candidate, Correction, Negative, Render, Verdict
+from npc_local.core.records import Attempt, Candidate, Correction, Negative, Render, Shot, Verdict
 from npc_local.run.output.sheet import sheet
 
 INK = (1, 2, 3)  # a colour that nothing else on a sheet has
@@ -18,7 +18,8 @@ CANDIDATES = tuple(
 
 def attempt(candidate=None, *, correct=False, reason="one circle", size=(64, 64), fallbacks=()):
     render = Render(Image.new("RGB", size, INK), forwards=10, seconds=0.1, fallbacks=fallbacks)
-    return Attempt(candidate, render, Verdict(correct, 1.0 if correct else 0.5, reason))
+    shot = Shot("a prompt", candidate and candidate.negative.text, 0)
+    return Attempt(shot, candidate, render, Verdict(correct, 1.0 if correct else 0.5, reason))
 
 
 def correction(original, *attempts, status="best-effort", answer=None, prompt="a cat", **rest):
