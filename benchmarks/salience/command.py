@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.options import as_json as as_json_option
+from benchmarks.options import choice, count
+
 if TYPE_CHECKING:
-    from benchmarks.salience.measure import Found
+    from benchmarks.salience.measure import Results
 
 _EXAMPLES = """\b
 Examples:
@@ -20,55 +23,24 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option(
+@choice(
     "--size",
-    type=click.Choice(["tiny", "large", "xxl"]),
-    default="large",
-    show_default=True,
-    help="T5-large's size, T5-XXL's (FLUX's and SD 3's, for a GPU), or one for a quick look.",
+    ["tiny", "large", "xxl"],
+    "large",
+    "T5-large's size, T5-XXL's (FLUX's and SD 3's, for a GPU), or one for a quick look.",
 )
-@click.option(
-    "--prompts",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Prompts scored one after the other, by all ways.",
-)
-@click.option(
-    "--many",
-    metavar="N",
-    type=click.IntRange(min=2),
-    default=100,
-    show_default=True,
-    help="Prompts scored in one go, and compared between float32 and bfloat16.",
-)
-@click.option(
-    "--repeats",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Timed rounds over the prompts; the authors' way gets one.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to measure; auto takes the GPU if there is one.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print what was measured as one JSON object.")
+@count("--prompts", 3, "Prompts scored one after the other, by all ways.")
+@count("--many", 100, "Prompts scored in one go, and compared in float32 and bfloat16.", least=2)
+@count("--repeats", 5, "Timed rounds over the prompts; the authors' way gets one.")
+@choice("--device", ["auto", "cpu", "cuda"], "auto", "Where to measure; auto: a GPU if any.")
+@as_json_option
 def salience(size: str, prompts: int, many: int, repeats: int, device: str, as_json: bool) -> None:
     """Time of the salience score, the authors' way and this project's, on the same weights.
 
     The authors' way encodes one text at a time and pads sentences to 512 tokens. T5 encoders with
     random weights, so no model files are needed; prompts with five negatives each, of about as many
-    tokens as real ones. "cold" starts from an empty word cache, "warm" has seen the words before.
+    tokens as real ones. "cold" has seen no word before, "warm" all of them.
     """
-    import tempfile
-    from pathlib import Path
-
     from benchmarks.salience.measure import measure
     from benchmarks.salience.random_t5 import cases, random_t5
     from npc_local.bench.gate.random_flux import choose_device
@@ -76,18 +48,16 @@ def salience(size: str, prompts: int, many: int, repeats: int, device: str, as_j
     from npc_local.core.terminal import error_console, libraries_quiet
 
     go_offline()
-    with libraries_quiet() as stdout, tempfile.TemporaryDirectory() as caches:
+    with libraries_quiet() as stdout:
         place = choose_device(device)
         with error_console().status("making a model") as status:
             model = random_t5(size, place)
-            found = measure(
-                model, cases(prompts), cases(many), repeats, Path(caches), status.update
-            )
+            results = measure(model, cases(prompts), cases(many), repeats, status.update)
     where = _machine(place)
     if as_json:
-        print(json.dumps({"machine": where, "size": size} | asdict(found)), file=stdout)
+        print(json.dumps({"machine": where, "size": size} | asdict(results)), file=stdout)
     else:
-        print(_report(size, found, where, prompts, repeats), end="", file=stdout)
+        print(_report(size, results, where, prompts, repeats), end="", file=stdout)
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -102,11 +72,11 @@ def _machine(device: str) -> dict[str, Any]:
     }
 
 
-def _report(size: str, found: Found, where: dict[str, Any], prompts: int, repeats: int) -> str:
+def _report(size: str, results: Results, where: dict[str, Any], prompts: int, repeats: int) -> str:
     """Return a table of the ways, and how far they agree."""
     from npc_local.bench.analysis.tables import table
 
-    authors = found.ways[0].seconds
+    authors = results.ways[0].seconds
     rows = [
         [
             way.name,
@@ -120,28 +90,28 @@ def _report(size: str, found: Found, where: dict[str, Any], prompts: int, repeat
             f"{1000 * way.floor:.1f}",
             f"{way.seconds / way.floor:.1f}",
         ]
-        for way in found.ways
+        for way in results.ways
     ]
     head = ["way", "dtype", "tokens", "passes", "ms a prompt", "faster"]
     head += ["GFLOP", "GB read", "floor, ms", "of floor"]
-    exact, half = found.exact, found.bfloat16
+    exact, half = results.exact, results.bfloat16
     lines = [
         f"{where['name']}, threads: {where['threads']}, torch {where['torch']}, transformers "
-        f"{where['transformers']}; T5 encoder of size {size}, {found.parameters / 1e6:.0f} M "
+        f"{where['transformers']}; T5 encoder of size {size}, {results.parameters / 1e6:.0f} M "
         f"parameters; {prompts} prompts, five negatives each, rounds: {repeats}.",
         "",
         *table(head, rows),
         "",
         "Released formula, ours against the authors' way in float32, "
-        f"{found.exact_prompts} prompts: scores at most {exact.apart:.1e} apart, same ranking "
+        f"{results.exact_prompts} prompts: scores at most {exact.apart:.1e} apart, same ranking "
         f"{exact.same_ranking:.0%}.",
-        f"bfloat16 against float32, {found.bfloat16_prompts} prompts: scores at most "
+        f"bfloat16 against float32, {results.bfloat16_prompts} prompts: scores at most "
         f"{half.apart:.1e} apart, same ranking {half.same_ranking:.0%}, same first "
         f"{half.same_first:.0%}, pairs in the same order {half.pairs:.1%}.",
         *(
-            f"All {found.bfloat16_prompts} prompts at once, {dtype}, empty word cache: "
+            f"All {results.bfloat16_prompts} prompts at once, {dtype}, no word seen before: "
             f"{minute:,.0f} prompts a minute."
-            for dtype, minute in found.batched.items()
+            for dtype, minute in results.batched.items()
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.salience.random_t5 import Case, PieceTokenizer
-from npc_local.salience.encoders.text_encoder import Source, TextEncoder
+from npc_local.salience.encoders.source import Source
+from npc_local.salience.encoders.text_encoder import TextEncoder
 from npc_local.salience.scorer import SalienceScorer, Scoring
 from npc_local.salience.tokens import salient_tokens
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SENTENCE = 512  # what the released code pads each sentence to
-Told = Callable[[str], None]
+OnStatus = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Results:
     """Everything that one run measures. Agreements are with the authors' way, in float32."""
 
     parameters: int
@@ -81,9 +81,8 @@ def measure(
     some: Sequence[Case],
     many: Sequence[Case],
     repeats: int,
-    caches: Path,
-    on_status: Told,
-) -> Found:
+    on_status: OnStatus,
+) -> Results:
     """Time all ways on one model.
 
     Args:
@@ -91,7 +90,6 @@ def measure(
         some: the prompts that are scored one after the other, by all ways.
         many: the prompts that are scored in one go, and that bfloat16 is compared on.
         repeats: timed rounds; a round scores each of `some` once. The authors' way gets one.
-        caches: an empty directory for word vectors.
         on_status: is given what is done next.
     """
     import torch
@@ -104,7 +102,7 @@ def measure(
     def timed(name: str, dtype: str, work: Callable[[Case], object], rounds: int) -> None:
         on_status(f"{name}, {dtype}")
         for case in some[:1] if name == "authors" else some:
-            work(case)  # warms up kernels, and fills the word cache of those that keep it
+            work(case)  # warms up kernels, and shows the words to those that keep them
         times = []
         with probe.counting() as counted:
             for _ in range(rounds):
@@ -121,26 +119,26 @@ def measure(
         ways.append(Way(name, dtype, median(times), tokens, passes, operations, read, floor))
 
     authors = _Authors(model)
-    found_authors: dict[Case, list[float]] = {}
-    timed("authors", "float32", lambda case: found_authors.update({case: authors(case)}), 1)
-    ours = _Ours(model, caches)
+    scores_of: dict[Case, list[float]] = {}
+    timed("authors", "float32", lambda case: scores_of.update({case: authors(case)}), 1)
+    ours = _Ours(model)
     for formula in ("released", "paper"):
         for state in ("cold", "warm"):
             score = ours.cold if state == "cold" else ours.warm
             timed(f"{formula}, {state}", "float32", partial(score, formula), repeats)
-    exact = agreement(list(found_authors.values()), [ours.cold("released", case) for case in some])
+    exact = agreement(list(scores_of.values()), [ours.cold("released", case) for case in some])
     on_status(f"{len(many)} prompts at once, float32")
     full, minute = ours.batch(many)
     batched = {"float32": minute}
 
     model.to(torch.bfloat16)
-    ours = _Ours(model, caches)
+    ours = _Ours(model)
     for state in ("cold", "warm"):
         score = ours.cold if state == "cold" else ours.warm
         timed(f"released, {state}", "bfloat16", partial(score, "released"), repeats)
     on_status(f"{len(many)} prompts at once, bfloat16")
     half, batched["bfloat16"] = ours.batch(many)
-    return Found(
+    return Results(
         parameters=matrices + model.shared.weight.numel(),
         ways=tuple(ways),
         exact=exact,
@@ -214,35 +212,32 @@ class _Authors:
 
 
 class _Ours:
-    """The project's scorer on the same model, with an empty and with a filled word cache."""
+    """The project's scorer on the same model, which has seen no word before, or all of them."""
 
-    def __init__(self, model: Any, caches: Path) -> None:
+    def __init__(self, model: Any) -> None:
         self._encoder = TextEncoder(PieceTokenizer(), model)
-        self._caches, self._opened = caches, 0
-        self._filled: dict[str, SalienceScorer] = {}
+        self._seasoned: dict[str, SalienceScorer] = {}
 
     def cold(self, formula: str, case: Case) -> list[float]:
         return self._scorer(formula).score(case.prompt, case.negatives)
 
     def warm(self, formula: str, case: Case) -> list[float]:
         """Score with the vectors of all words and phrases that earlier calls have seen."""
-        if formula not in self._filled:
-            self._filled[formula] = self._scorer(formula)
-        return self._filled[formula].score(case.prompt, case.negatives)
+        if formula not in self._seasoned:
+            self._seasoned[formula] = self._scorer(formula)
+        return self._seasoned[formula].score(case.prompt, case.negatives)
 
     def batch(self, cases: Sequence[Case]) -> tuple[list[list[float]], float]:
-        """Score all prompts in one call from an empty cache; also return prompts a minute."""
+        """Score all prompts in one call, no word seen before; also return prompts a minute."""
         pairs = [(case.prompt, case.negatives) for case in cases]
         begun = time.perf_counter()
         rankings = self._scorer("released").rank(pairs)
         minute = 60 * len(cases) / (time.perf_counter() - begun)
-        return [[score.score for score in found.scores] for found in rankings], minute
+        return [[score.score for score in ranking.scores] for ranking in rankings], minute
 
     def _scorer(self, formula: Any) -> SalienceScorer:
-        self._opened += 1
-        name = f"{self._encoder.model.dtype}-{self._opened}"
-        source = Source(lambda: self._encoder, lambda: name)
-        return SalienceScorer(source, Scoring(formula, "released"), caches=self._caches)
+        source = Source(lambda: self._encoder, lambda: "random")
+        return SalienceScorer(source, Scoring(formula, "released"))
 
 
 @dataclass
@@ -277,15 +272,19 @@ class _Probe:
 
 
 def _machine(device: Any) -> Machine:
-    """Measure what the device can do: a large matrix product, and reading a large tensor."""
+    """Measure what the device can do."""
+    return _speeds(device, side=8192, length=2**28) if device.type == "cuda" else _speeds(device)
+
+
+def _speeds(device: Any, side: int = 2048, length: int = 2**26) -> Machine:
+    """Time the product of two matrices of `side` rows, and reading `length` numbers."""
     import torch
 
-    side = 8192 if device.type == "cuda" else 2048
     flops = {}
     for dtype in ("float32", "bfloat16"):
         square = torch.randn(side, side, device=device).to(getattr(torch, dtype))
         flops[dtype] = 2 * side**3 / _quickest(partial(torch.matmul, square, square), device)
-    long = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
+    long = torch.ones(length, device=device)
     return Machine(flops, long.numel() * 4 / _quickest(lambda: long.sum(), device))
 
 

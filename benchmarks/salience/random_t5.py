@@ -41,7 +41,7 @@ class Case:
 def cases(number: int) -> list[Case]:
     """Return that many prompts of GenEval++'s kinds, five negatives each; always the same."""
     rng = random.Random(0)
-    found = []
+    drawn = []
     for _ in range(number):
         first, second = rng.sample(_THINGS, 2)
         prompt = (
@@ -54,8 +54,8 @@ def cases(number: int) -> list[Case]:
             f"{first} on the {rng.choice(_PLACES)}",
             *rng.sample(_GROUNDS, 2),
         )
-        found.append(Case(prompt, negatives))
-    return found
+        drawn.append(Case(prompt, negatives))
+    return drawn
 
 
 class PieceTokenizer:
@@ -73,12 +73,12 @@ class PieceTokenizer:
         if not isinstance(text, str):
             rows = [
                 self(
-                    one,
+                    each,
                     add_special_tokens=add_special_tokens,
                     truncation=truncation,
                     max_length=max_length,
                 ).input_ids
-                for one in text
+                for each in text
             ]
             return SimpleNamespace(input_ids=rows)
         ids = [

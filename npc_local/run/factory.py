@@ -20,7 +20,7 @@ from npc_local.generator.base import Generator
 from npc_local.run.components import Components
 from npc_local.run.gpu_tenants import GpuTenants
 from npc_local.salience.base import Scorer
-from npc_local.salience.encoders.text_encoder import Source
+from npc_local.salience.encoders.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,8 @@ def _held_by(generator: Generator, encoder: EncoderSettings) -> Source | None:
     """Return the encoder as a part of the generator's pipeline, if it is one."""
     from npc_local.generator.diffusers_generator import DiffusersGenerator
     from npc_local.generator.pipeline_generator import PipelineGenerator
-    from npc_local.salience.encoders.text_encoder import TextEncoder, from_generator
+    from npc_local.salience.encoders.source import from_generator
+    from npc_local.salience.encoders.text_encoder import TextEncoder
 
     part = encoder.text_encoder
     if isinstance(generator, DiffusersGenerator) and encoder.is_held_by(generator.settings):
@@ -228,8 +229,7 @@ def _held_by(generator: Generator, encoder: EncoderSettings) -> Source | None:
             bits.model_dump(mode="json") if bits is not None and quantized else None,
         )
     if isinstance(generator, PipelineGenerator) and encoder.kind == "t5" and encoder.is_pair():
-        # A pipeline of the user's, loaded from the very directory that the encoder names. What has
-        # been done to it since is not known: its word vectors are not kept on disk.
+        # A pipeline of the user's, loaded from the very directory that the encoder names.
         pipe = generator.pipe
         home, model = getattr(pipe, "name_or_path", None), getattr(pipe, part, None)
         here = paths.resolved(encoder.path, ModelFilesError)
@@ -238,7 +238,6 @@ def _held_by(generator: Generator, encoder: EncoderSettings) -> Source | None:
             return Source(
                 lambda: TextEncoder.of_pipeline(encoder, pipe),
                 generator.fingerprint,
-                cached=False,
                 owned=False,
             )
     return None

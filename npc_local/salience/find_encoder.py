@@ -10,7 +10,7 @@ from npc_local.core.config.settings import EncoderSettings, listed
 from npc_local.core.errors import ConfigError, ModelFilesError
 from npc_local.core.files import paths
 from npc_local.core.files.model_directory import read_json, require_directory
-from npc_local.salience.encoders.text_encoder import kind_of
+from npc_local.salience.encoders.source import kind_of
 
 # T5 first: the paper's. The later ones of a pipeline are the larger ones.
 _PLACES = (
@@ -32,15 +32,14 @@ def encoder_in(path: Path) -> EncoderSettings:
         ModelFilesError: it has no text encoder with a tokenizer, or none of a known kind.
     """
     require_directory(path)
-    found = list(_encoders(path))
-    if not found:
+    encoders = list(_encoders(path))
+    if not encoders:
         places = ", ".join(f"{part}/ and {tokenizer}/" for part, tokenizer in _PLACES[:-1])
         raise ModelFilesError(
             f"{path}: no text encoder with its tokenizer in it; looked for {places}, and for a "
             "model beside a tokenizer. Name the pipeline's directory, or one with both"
         )
-    found.sort(key=lambda settings: ("t5", "clip", "decoder").index(settings.kind))
-    return found[0]
+    return min(encoders, key=lambda settings: ("t5", "clip", "decoder").index(settings.kind))
 
 
 def chosen_encoder(
@@ -85,14 +84,14 @@ def _encoders(path: Path) -> Iterator[EncoderSettings]:
         vocabulary = path / tokenizer
         if not paths.is_file(config, ModelFilesError) or not _has_tokenizer(vocabulary):
             continue
-        found = str(read_json(config).get("model_type", ""))
-        if found in _UNSUITABLE:
+        model_type = str(read_json(config).get("model_type", ""))
+        if model_type in _UNSUITABLE:
             raise ModelFilesError(
-                f"{config}: model_type {found!r} is not one that can rank; known: t5, "
+                f"{config}: model_type {model_type!r} is not one that can rank; known: t5, "
                 "clip_text_model, and decoders such as qwen3"
             )
         yield EncoderSettings(
-            kind=kind_of(found),
+            kind=kind_of(model_type),
             path=path,
             text_encoder=part,
             tokenizer=tokenizer,

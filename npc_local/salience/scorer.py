@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -17,19 +16,19 @@ from npc_local.core.config.settings import EncoderSettings
 from npc_local.core.device import torch_threads
 from npc_local.core.device_errors import is_device_lost
 from npc_local.core.errors import ConfigError, DeviceLostError
-from npc_local.core.files.hash_cache import cache_directory
 from npc_local.core.hashing import digest
 from npc_local.core.records import SalientToken
 from npc_local.salience import formulas
-from npc_local.salience.encoders.text_encoder import Source, Text, TextEncoder, from_directory
+from npc_local.salience.encoders.source import Source, from_directory
+from npc_local.salience.encoders.text_encoder import Text, TextEncoder
 from npc_local.salience.rules import spacy_model
 from npc_local.salience.tokens import Rule, salient_tokens
-from npc_local.salience.vector_cache import VectorCache
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Formula = Literal["paper", "released"]
+_MOST_WORDS = 4_096  # 64 MiB of vectors with T5-XXL
 Pair: TypeAlias = tuple[str, Sequence[str]]  # a prompt and its negatives
 
 
@@ -75,25 +74,19 @@ class SalienceScorer:
     """
 
     def __init__(
-        self,
-        source: Source,
-        scoring: Scoring | None = None,
-        *,
-        caches: Path | None = None,
-        threads: int | None = None,
+        self, source: Source, scoring: Scoring | None = None, *, threads: int | None = None
     ) -> None:
         """Take the encoder, loaded with the first score, and by which rules to score.
 
         Args:
             source: the encoder.
             scoring: the rules.
-            caches: the directory of the word vectors; None for the user's.
             threads: of torch on the CPU; None for as many as it decides.
         """
         self.scoring = scoring or Scoring()
         self._source = source
-        self._caches = caches
         self._threads = threads
+        self._words: dict[Text, Tensor] = {}
         self._lock = Lock()
 
     @classmethod
@@ -145,8 +138,8 @@ class SalienceScorer:
             longest = self._encoder.max_tokens
             lengths = [self._encoder.length(prompt) for prompt, _ in pairs]
         return [
-            Ranking(found, self._scores(pair, found, vectors), max(0, length - longest))
-            for pair, found, length in zip(pairs, tokens, lengths, strict=True)
+            Ranking(salient, self._scores(pair, salient, vectors), max(0, length - longest))
+            for pair, salient, length in zip(pairs, tokens, lengths, strict=True)
         ]
 
     def tokens(self, prompt: str) -> tuple[SalientToken, ...]:
@@ -227,30 +220,24 @@ class SalienceScorer:
             terms = [
                 dict(zip(("quantities", "objects", "negative"), p, strict=True)) for p in parts
             ]
-        return tuple(Score(*found) for found in zip(totals.tolist(), terms, strict=True))
+        return tuple(map(Score, totals.tolist(), terms))
 
     def _vectors(self, texts: Sequence[Text]) -> dict[Text, Tensor]:
-        """Return the vector of each text: words from the cache where it has them."""
-        encoder, cache = self._encoder, self._cache
-        words = [text.text for text in texts if not text.sentence]
-        known = {} if cache is None else cache.get(words, encoder.width)
-        found = {Text(word, False): vector for word, vector in known.items()}
-        missing = [text for text in texts if text not in found]
-        fresh = dict(zip(missing, encoder.vectors(missing), strict=True))
-        if cache is not None:
-            cache.put({text.text: vector for text, vector in fresh.items() if not text.sentence})
-        return found | fresh
+        """Return the vector of each text; those of words are kept for the prompts to come."""
+        known = {text: self._words[text] for text in texts if text in self._words}
+        missing = [text for text in texts if text not in known]
+        fresh = dict(zip(missing, self._encoder.vectors(missing), strict=True))
+        if self._source.owned:  # another's model may be changed between two calls
+            # Copies, since a row of many would keep them all.
+            words = {text: row.clone() for text, row in fresh.items() if not text.sentence}
+            self._words |= words
+            for oldest in list(self._words)[: max(0, len(self._words) - _MOST_WORDS)]:
+                del self._words[oldest]
+        return known | fresh
 
     @cached_property
     def _encoder(self) -> TextEncoder:
         return self._source.load()
-
-    @cached_property
-    def _cache(self) -> VectorCache | None:
-        if not self._source.cached:
-            return None
-        caches = self._caches or cache_directory() / "vectors"
-        return VectorCache(caches / f"{self._source.identity()}.sqlite")
 
 
 def _texts(
@@ -258,9 +245,9 @@ def _texts(
 ) -> list[Text]:
     """Return what has to be encoded, each text once."""
     texts: dict[Text, None] = {}
-    for (prompt, negatives), found in zip(pairs, tokens, strict=True):
+    for (prompt, negatives), salient in zip(pairs, tokens, strict=True):
         texts |= dict.fromkeys(Text(sentence, True) for sentence in (prompt, *negatives))
-        texts |= dict.fromkeys(Text(token.text, False) for token in found)
+        texts |= dict.fromkeys(Text(token.text, False) for token in salient)
         if phrases:
             texts |= dict.fromkeys(Text(negative, False) for negative in negatives)
     return list(texts)

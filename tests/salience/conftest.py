@@ -14,10 +14,9 @@ go_offline()
 
 
 @pytest.fixture(autouse=True)
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of word vectors, empty at first."""
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep no digest of a file beyond a test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    return tmp_path / "caches" / "npc-local" / "vectors"
 
 
 @pytest.fixture(scope="session")

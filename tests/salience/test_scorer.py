@@ -18,13 +18,9 @@ from hypothesis import strategies as st
 
 from npc_local.core.config.settings import EncoderSettings
 from npc_local.core.errors import DeviceLostError, ModelFilesError
-from npc_local.salience.encoders.text_encoder import (
-    Source,
-    Text,
-    TextEncoder,
-    from_directory,
-    from_generator,
-)
+from npc_local.salience import scorer as scoring
+from npc_local.salience.encoders.source import Source, from_generator
+from npc_local.salience.encoders.text_encoder import Text, TextEncoder
 from npc_local.salience.scorer import SalienceScorer, Scoring
 
 PROMPT = "a photo of three red clocks on the left and one cat"
@@ -48,8 +44,8 @@ def encoder(encoder_settings: EncoderSettings) -> TextEncoder:
 
 @pytest.fixture
 def scorer(encoder: TextEncoder) -> SalienceScorer:
-    """A scorer on the tiny T5, loaded once, that keeps nothing."""
-    return uncached(encoder)
+    """A scorer on the tiny T5, loaded once."""
+    return on(encoder)
 
 
 @pytest.fixture
@@ -59,8 +55,9 @@ def damaged(encoder_settings: EncoderSettings, tmp_path: Path) -> EncoderSetting
     return encoder_settings.model_copy(update={"path": copy})
 
 
-def uncached(encoder: TextEncoder, formula: Any = "paper") -> SalienceScorer:
-    source = Source(lambda: encoder, lambda: "tiny", cached=False)
+def on(encoder: TextEncoder, formula: Any = "paper", *, owned: bool = True) -> SalienceScorer:
+    """Return a scorer that has seen no word yet."""
+    source = Source(lambda: encoder, lambda: "tiny", owned=owned)
     return SalienceScorer(source, Scoring(formula, "quantity"))
 
 
@@ -94,7 +91,7 @@ def test_scores_are_the_mean_cosine_by_plain_arithmetic(
 
 
 def test_the_released_formula_by_plain_arithmetic(encoder: TextEncoder) -> None:
-    [found] = uncached(encoder, "released").rank([(PROMPT, NEGATIVES[:3])])
+    [found] = on(encoder, "released").rank([(PROMPT, NEGATIVES[:3])])
     for negative, score in zip(NEGATIVES, found.scores, strict=False):
         away = direction(encoder, negative)
         terms = {
@@ -127,7 +124,7 @@ def test_no_negatives_no_scores(scorer: SalienceScorer) -> None:
 
 @pytest.mark.parametrize("formula", ["paper", "released"])
 def test_one_go_equals_one_prompt_at_a_time(encoder: TextEncoder, formula: str) -> None:
-    scorer = uncached(encoder, formula)
+    scorer = on(encoder, formula)
     for pair, found in zip(PAIRS, scorer.rank(PAIRS), strict=True):
         [expected] = scorer.rank([pair])
         assert found.tokens == expected.tokens
@@ -159,50 +156,64 @@ def test_neither_order_nor_company_changes_a_score(
     before=st.lists(st.sampled_from([*TOKENS, *NEGATIVES]), max_size=6),
     formula=st.sampled_from(["paper", "released"]),
 )
-def test_what_is_in_the_cache_changes_no_score(
-    encoder: TextEncoder,
-    tmp_path_factory: pytest.TempPathFactory,
-    before: list[str],
-    formula: Any,
+def test_words_seen_before_change_no_score(
+    encoder: TextEncoder, before: list[str], formula: Any
 ) -> None:
-    def cached() -> SalienceScorer:
-        source = Source(lambda: encoder, lambda: "tiny")
-        return SalienceScorer(source, Scoring(formula, "quantity"), caches=caches)
-
-    caches = tmp_path_factory.mktemp("caches")
-    cached().rank([(text, ["one clock", text]) for text in before])
-    expected = uncached(encoder, formula).score(PROMPT, NEGATIVES)
-    assert cached().score(PROMPT, NEGATIVES) == pytest.approx(expected, abs=1e-5)
-    assert cached().score(PROMPT, NEGATIVES) == pytest.approx(expected, abs=1e-5)
+    seasoned = on(encoder, formula)
+    seasoned.rank([(text, ["one clock", text]) for text in before])
+    expected = on(encoder, formula).score(PROMPT, NEGATIVES)
+    assert seasoned.score(PROMPT, NEGATIVES) == pytest.approx(expected, abs=1e-5)
+    assert seasoned.score(PROMPT, NEGATIVES) == pytest.approx(expected, abs=1e-5)
 
 
-def test_words_are_encoded_once_and_for_all(
-    encoder_settings: EncoderSettings, caches: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoded: list[list[str]] = []
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The words of each call to the encoder."""
+    calls: list[list[str]] = []
     vectors = TextEncoder.vectors
 
     def counted(self: TextEncoder, texts: Any) -> torch.Tensor:
-        encoded.append([text.text for text in texts if not text.sentence])
+        calls.append([text.text for text in texts if not text.sentence])
         assert len(set(texts)) == len(texts)
         return vectors(self, texts)
 
     monkeypatch.setattr(TextEncoder, "vectors", counted)
-    for _ in range(2):  # two scorers, as in two processes
-        SalienceScorer.open(encoder_settings).rank([(PROMPT, ["red", "red"]), (PROMPT, ["cat"])])
-    assert encoded == [["word"], TOKENS, ["word"], []]  # a model is tried when it is loaded
-    [file] = caches.iterdir()
-    assert file.stem == from_directory(encoder_settings).identity()
+    return calls
 
 
-def test_another_encoder_never_uses_the_cache_of_this_one(
-    encoder_settings: EncoderSettings, damaged: EncoderSettings, caches: Path
+def test_a_word_is_encoded_once(encoder: TextEncoder, encoded: list[list[str]]) -> None:
+    scorer = on(encoder)
+    scorer.rank([(PROMPT, ["red", "red"]), (PROMPT, ["cat"])])
+    scorer.rank([(PROMPT, ["red"]), ("two cats", ["red"])])
+    assert encoded == [TOKENS, ["two", "cats"]]
+
+
+def test_no_word_of_a_model_in_other_hands_is_kept(
+    encoder: TextEncoder, encoded: list[list[str]]
+) -> None:
+    scorer = on(encoder, owned=False)
+    scorer.rank([(PROMPT, ["red"])])
+    scorer.rank([(PROMPT, ["red"])])
+    assert encoded == [TOKENS, TOKENS]
+
+
+def test_the_oldest_words_make_room(
+    encoder: TextEncoder, encoded: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_MOST_WORDS", 2)
+    scorer = on(encoder)
+    for prompt in ("two cats", "one dog", "one dog", "two cats"):
+        scorer.rank([(prompt, ["red"])])
+    assert encoded == [["two", "cats"], ["one", "dog"], [], ["two", "cats"]]
+
+
+def test_another_encoder_gives_other_scores(
+    encoder_settings: EncoderSettings, damaged: EncoderSettings
 ) -> None:
     first = SalienceScorer.open(encoder_settings).score(PROMPT, NEGATIVES)
     swap_two_rows(damaged.path / "text_encoder_2" / "model.safetensors")
     second = SalienceScorer.open(damaged).score(PROMPT, NEGATIVES)
     assert second != pytest.approx(first, abs=1e-4)
-    assert len(list(caches.iterdir())) == 2
 
 
 def swap_two_rows(file: Path) -> None:

@@ -132,7 +132,6 @@ OF_OUR_OWN = {
     "core/offline/child/sitecustomize.py",  # stands alone
     "agents/templating.py",  # resources of this package
     "backends/vllm/watchdog.py",  # /proc
-    "salience/vector_cache.py",
     "shapes/train",  # for makers, in directories of their own
 }
 

@@ -14,14 +14,7 @@ from hypothesis import strategies as st
 
 from npc_local.core.config.settings import EncoderSettings
 from npc_local.core.errors import ModelFilesError
-from npc_local.salience.encoders.text_encoder import (
-    Source,
-    Text,
-    TextEncoder,
-    from_directory,
-    from_generator,
-)
-from npc_local.salience.encoders.text_encoder import text_encoder as encoders
+from npc_local.salience.encoders.text_encoder import Text, TextEncoder
 from npc_local.salience.find_encoder import encoder_in
 from tests.salience.golden import GOLDEN, needs_golden
 
@@ -209,32 +202,6 @@ def test_the_directory_alone_tells_the_encoder(settings: EncoderSettings) -> Non
         assert (found.kind, found.text_encoder, found.tokenizer) == parts
 
 
-def test_a_directory_without_an_encoder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelFilesError, match="no text encoder"):
-        encoder_in(tmp_path)
-    with pytest.raises(ModelFilesError, match="no such directory"):
-        encoder_in(tmp_path / "absent")
-
-
-def test_an_encoder_that_cannot_rank_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "umt5"}')
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelFilesError, match="umt5"):
-        encoder_in(tmp_path)
-
-
-@pytest.mark.parametrize("open_source", [from_directory, lambda s: from_generator(s, dict, None)])
-def test_the_wrong_kind_is_refused(
-    encoder_settings: EncoderSettings, open_source: Callable[[EncoderSettings], Source]
-) -> None:
-    for change in ({"kind": "clip"}, {"text_encoder": "text_encoder"}):
-        with pytest.raises(ModelFilesError, match="correct the kind"):
-            open_source(encoder_settings.model_copy(update=change))
-    for change in ({"tokenizer": "tokenizer_9"}, {"text_encoder": "text_encoder_9"}):
-        with pytest.raises(ModelFilesError, match="_9: no such directory"):
-            open_source(encoder_settings.model_copy(update=change))
-
-
 def test_a_model_that_is_no_text_encoder_is_refused_when_it_is_loaded(
     encoder_settings: EncoderSettings, tmp_path: Path
 ) -> None:
@@ -261,28 +228,6 @@ def test_a_pipeline_without_the_part_is_told(encoder_settings: EncoderSettings) 
 
     with pytest.raises(ModelFilesError, match="the pipeline has no text_encoder_2"):
         TextEncoder.of_pipeline(encoder_settings, Pipe())
-
-
-def test_the_identity_follows_files_and_dtype(encoder_settings: EncoderSettings) -> None:
-    def identity(**changes: Any) -> str:
-        source: Source = from_directory(encoder_settings.model_copy(update=changes))
-        return source.identity()
-
-    assert identity() == identity(formula="released", tokens="released")  # the same vectors
-    different = [
-        {"dtype": "bfloat16"},
-        {"tokenizer": "tokenizer"},
-        {"kind": "clip", "text_encoder": "text_encoder"},
-    ]
-    assert len({identity(), *(identity(**change) for change in different)}) == 4
-
-
-def test_rows_are_filled_and_never_split() -> None:
-    lengths = [200, 5, 180, 60, 56, 300, 1, 1]
-    rows = encoders._rows(range(len(lengths)), lambda index: lengths[index])
-    assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
-    filled = [sum(lengths[index] for index in row) for row in rows]
-    assert filled == [300, 256, 247]
 
 
 class counting:

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from npc_local.core.prompts import MAX_CHARACTERS
 from npc_local.core.records import SalientToken
+from npc_local.salience.rules import grammar
 from npc_local.salience.rules.parser import parsed
 from npc_local.salience.rules.spacy_model import load
 from tests.salience.rules.marking import check, marked, plain
@@ -106,7 +108,7 @@ def test_texts_are_in_lower_case() -> None:
         "(((masterpiece:1.3)))",
         "'" * 50 + '"' * 51,
         "a-b-" * 500,
-        "x" * 25_000,
+        "x" * MAX_CHARACTERS,
     ],
 )
 def test_odd_prompts(prompt: str) -> None:
@@ -114,19 +116,20 @@ def test_odd_prompts(prompt: str) -> None:
 
 
 @pytest.mark.parametrize("sentence", ["a red cat sits on a mat. ", "style ", "big ", "no cat, "])
-def test_ten_thousand_words(sentence: str) -> None:
-    prompt = sentence * (10_000 // len(sentence.split()))
+def test_the_longest_prompt(sentence: str) -> None:
+    prompt = (sentence * MAX_CHARACTERS)[:MAX_CHARACTERS].rstrip()
     found = tokens(prompt)
     check(prompt, found)
     assert found[-1].span is not None
     assert found[-1].span[1] > len(prompt) - 20 or sentence.startswith(("style", "no"))
 
 
-def test_beyond_the_length_that_spacy_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load()
-    monkeypatch.setattr(model, "max_length", 20_000)
-    prompt = "a red cat. " * 4000
-    check(prompt, parsed(prompt, model))
+def test_a_long_text_is_parsed_in_pieces_cut_at_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "_PIECE", 50)
+    prompt = "a red cat. " * 20
+    found = tokens(prompt)
+    check(prompt, found)
+    assert [token.text for token in found] == ["red", "cat"] * 20
 
 
 @hypothesis_settings(deadline=None, max_examples=60)
