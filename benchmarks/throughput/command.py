@@ -1,7 +1,7 @@
 """`python -m benchmarks throughput`: how near a schedule comes to its busiest resource's own time.
 
-Everything is real but the models, which only take time (`sleepers`): the loop, the steps, the
-journal on the disk, the turns on a shared GPU.
+Everything is real but the models, which only take time (`simulated_models`): the loop, its stages,
+the journal on the disk, the turns on a shared GPU.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from benchmarks.options import as_json as as_json_option
+from benchmarks.options import choice, count
+from npc_local.run.pool import AGENTS
+
 if TYPE_CHECKING:
-    from benchmarks.throughput.simulated_models import Durations, Sleepers
+    from benchmarks.throughput.simulated_models import Durations, SimulatedModels
     from npc_local.run.stages import Stages
 
 Mode = Literal["resident", "phased"]
@@ -34,7 +38,7 @@ Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Result:
     """One mode's run.
 
     Attributes:
@@ -68,14 +72,7 @@ class Measured:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option(
-    "--prompts",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Prompts to correct.",
-)
+@count("--prompts", 100, "Prompts to correct.")
 @click.option(
     "--image",
     metavar="SECONDS",
@@ -84,27 +81,16 @@ class Measured:
     show_default=True,
     help="Time of an image; all other times follow it.",
 )
-@click.option(
-    "--mode",
-    type=click.Choice(["both", *_MODES]),
-    default="both",
-    show_default=True,
-    help="All models on the GPU, or taking turns.",
-)
-@click.option(
-    "--agents",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Agents' steps at once.  [default: 8]",
-)
+@choice("--mode", ["both", *_MODES], "both", "All models on the GPU, or taking turns.")
+@count("--agents", AGENTS, "Agents' stages at once.")
 @click.option(
     "--journal/--no-journal",
     default=True,
-    help="Keep each step on the disk, whose time does not follow --image.  [default: yes]",
+    help="Keep each stage on the disk, whose time does not follow --image.  [default: yes]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+@as_json_option
 def throughput(
-    prompts: int, image: float, mode: str, agents: int | None, journal: bool, as_json: bool
+    prompts: int, image: float, mode: str, agents: int, journal: bool, as_json: bool
 ) -> None:
     """Time of many prompts, beside that of the busiest resource alone.
 
@@ -112,16 +98,15 @@ def throughput(
     vision-language model on one H200, scaled. Loop, journal and turns are the real ones.
     """
     from benchmarks.throughput.simulated_models import Durations
-    from npc_local.run.pool import AGENTS
 
     durations = Durations().scaled(image)
-    modes = _MODES if mode == "both" else [one for one in _MODES if one == mode]
-    found = [measure(one, prompts, durations, agents or AGENTS, journal=journal) for one in modes]
+    modes = [name for name in _MODES if mode in ("both", name)]
+    results = [measure(name, prompts, durations, agents, journal=journal) for name in modes]
     if as_json:
-        times = {"durations": asdict(durations), "results": [asdict(one) for one in found]}
+        times = {"durations": asdict(durations), "results": list(map(asdict, results))}
         click.echo(json.dumps(times))
     else:
-        click.echo(_table(found), nl=False)
+        click.echo(_table(results), nl=False)
 
 
 def measure(
@@ -132,7 +117,7 @@ def measure(
     in_flight: int | None = None,
     *,
     journal: bool = True,
-) -> Measured:
+) -> Result:
     """Correct prompts in one mode.
 
     Args:
@@ -143,8 +128,8 @@ def measure(
         in_flight: prompts at once; None takes what the engine takes, for large images.
         journal: whether each step is kept on the disk.
     """
-    from benchmarks.throughput.simulated_models import CANDIDATES, Sleepers, least_swaps
-    from benchmarks.throughput.simulated_models import prompts as sleepers_prompts
+    from benchmarks.throughput.simulated_models import CANDIDATES, SimulatedModels, least_swaps
+    from benchmarks.throughput.simulated_models import prompts as simulated_prompts
     from npc_local.run.journal.journal import Journal
     from npc_local.run.pool import phased_in_flight, resident_in_flight
     from npc_local.run.stages import Stages
@@ -154,28 +139,28 @@ def measure(
             in_flight = phased_in_flight(_SIDE, _SIDE, CANDIDATES)
         else:
             in_flight = resident_in_flight(agents, 1)
-    sleepers = Sleepers(durations)
+    models = SimulatedModels(durations)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        kept = stack.enter_context(Journal.open(Path(folder), {})) if journal else None
-        stages = Stages(sleepers.components(phased=mode == "phased"), kept, agents=agents)
+        rows = stack.enter_context(Journal.open(Path(folder), {})) if journal else None
+        stages = Stages(models.components(phased=mode == "phased"), rows, agents=agents)
         begun = time.perf_counter()
         asyncio.run(_correct(stages, prompts, in_flight))
         wall = time.perf_counter() - begun
-    least = least_swaps(sleepers_prompts(prompts)) if mode == "phased" else 0
-    busiest, own = _busiest(sleepers, agents, least)
-    return Measured(
+    least = least_swaps(simulated_prompts(prompts)) if mode == "phased" else 0
+    busiest, own = _busiest(models, agents, least)
+    return Result(
         mode=mode,
         prompts=prompts,
         in_flight=in_flight,
         agents=agents,
-        images=sleepers.calls["image"],
-        swaps=sleepers.calls["swap"],
+        images=models.calls["image"],
+        swaps=models.calls["swap"],
         least_swaps=least,
         wall=wall,
         busiest=busiest,
         own=own,
         ratio=wall / own,
-        sequential=sleepers.seconds("image", "rank", *_AGENTS),
+        sequential=models.seconds("image", "rank", *_AGENTS),
     )
 
 
@@ -191,9 +176,9 @@ async def _correct(stages: Stages, prompts: int, in_flight: int) -> None:
         with stages.search():
             return await correct(prompt, stages, seed=0, candidates=world.CANDIDATES)
 
-    def taken(index: int, found: Correction | NpcError) -> None:
-        if isinstance(found, NpcError) or found.status == "error":
-            raise RuntimeError(f"prompt {index}: {found}")
+    def taken(index: int, result: Correction | NpcError) -> None:
+        if isinstance(result, NpcError) or result.status == "error":
+            raise RuntimeError(f"prompt {index}: {result}")
 
     await for_each(
         world.prompts(prompts),
@@ -203,29 +188,33 @@ async def _correct(stages: Stages, prompts: int, in_flight: int) -> None:
     )
 
 
-def _busiest(sleepers: Sleepers, agents: int, swaps: int) -> tuple[str, float]:
+def _busiest(models: SimulatedModels, agents: int, swaps: int) -> tuple[str, float]:
     """Return the resource that is needed the longest, and for how many seconds.
 
     In turns, the GPU is one resource: images, agents as many at once as there may be, and `swaps`,
     the fewest that are needed: those that a schedule makes beyond are its waste. 0: no turns.
     """
-    images, asked = sleepers.seconds("image"), sleepers.seconds(*_AGENTS) / agents
+    images, agents_time = models.seconds("image"), models.seconds(*_AGENTS) / agents
     if swaps:
-        return "GPU", images + sleepers.seconds("rank") + swaps * sleepers.durations.swap + asked
-    return max(("generator", images), ("agents", asked), key=lambda one: one[1])
+        return "GPU", images + models.seconds("rank") + swaps * models.durations.swap + agents_time
+    return max(("generator", images), ("agents", agents_time), key=lambda resource: resource[1])
 
 
-def _table(found: list[Measured]) -> str:
+def _table(results: list[Result]) -> str:
     """Return the results as a table in markdown."""
     lines = [
         "| mode | prompts | in flight | images | swaps | swaps needed | busiest, its own time "
         "| wall | ratio | one after the other |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {one.mode} | {one.prompts} | {one.in_flight} | {one.images} | {one.swaps} "
-        f"| {one.least_swaps} | {one.busiest}, {one.own:.2f} s "
-        f"| {one.wall:.2f} s | {one.ratio:.3f} | {one.sequential:.2f} s |"
-        for one in found
-    ]
+    for result in results:
+        cells = [
+            result.mode,
+            *(result.prompts, result.in_flight, result.images, result.swaps, result.least_swaps),
+            f"{result.busiest}, {result.own:.2f} s",
+            f"{result.wall:.2f} s",
+            f"{result.ratio:.3f}",
+            f"{result.sequential:.2f} s",
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"

@@ -50,8 +50,8 @@ class Durations:
 
 
 @dataclass
-class Sleepers:
-    """The players: what they were asked for, how often, and how many at once.
+class SimulatedModels:
+    """All of a profile's models in one: what they were asked for, how often, how many at once.
 
     Attributes:
         calls: steps by name, swaps included.
@@ -59,7 +59,7 @@ class Sleepers:
     """
 
     durations: Durations
-    name: str = "sleepers"
+    name: str = "simulated"
     calls: Counter[str] = field(default_factory=Counter)
     most_agents: int = 0
     _agents: int = 0
@@ -97,7 +97,7 @@ class Sleepers:
         self.calls[name] += 1
         time.sleep(getattr(self.durations, name))
 
-    async def complete(self, request: Request) -> Reply:
+    async def complete(self, request: Request[Any]) -> Reply:
         """Take the time of an agent's answer, and give the one that the prompt's fate asks for."""
         self.calls[request.role] += 1
         self._agents += 1
@@ -129,15 +129,15 @@ class Sleepers:
 def prompts(count: int) -> list[str]:
     """Return prompts that say at which image they are right: 0 the first; past the last, never."""
     fates = random.Random(0)
-    found = []
+    named = []
     for number in range(count):
         right = 0
         if fates.random() < _FAILS:
             right = 1
             while right <= CANDIDATES and fates.random() >= _PASSES:
                 right += 1
-        found.append(f"prompt {number} right at {right}")
-    return found
+        named.append(f"prompt {number} right at {right}")
+    return named
 
 
 def images(prompt: str) -> int:
@@ -145,23 +145,23 @@ def images(prompt: str) -> int:
     return 1 + min(int(prompt.split()[-1]), CANDIDATES)
 
 
-def least_swaps(asked: Sequence[str]) -> int:
+def least_swaps(named: Sequence[str]) -> int:
     """Return the swaps of models that any schedule needs for these prompts on a shared GPU.
 
     The longest search alone needs them: the checklist, then for each image a turn of the generator
     and one of the agents. All others fit into its turns.
     """
-    return 1 + 2 * max(map(images, asked))
+    return 1 + 2 * max(map(images, named))
 
 
-def _verify(request: Request) -> dict[str, Any]:
+def _verify(request: Request[Any]) -> dict[str, Any]:
     pixel = request.images[0].getpixel((0, 0))
     assert isinstance(pixel, tuple)
     right = int(request.fields["prompt"].split()[-1]) == pixel[0]
     return {"c1": right, "score": 1.0, "reason": "" if right else "it is wrong"}
 
 
-def _propose(request: Request) -> dict[str, Any]:
+def _propose(request: Request[Any]) -> dict[str, Any]:
     texts = [f"thing number {rank}" for rank in range(1, CANDIDATES + 1)]
     return {"negatives": [{"text": text, "kind": "untargeted"} for text in texts]}
 

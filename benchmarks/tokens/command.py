@@ -1,6 +1,6 @@
 """`python -m benchmarks tokens`: how well the rules for salient tokens find what a person marked.
 
-Leaves out labels (`token_labels`), measures (`token_bench`) and the rules (`salience.tokens`).
+Leaves out labels (`labels`), measures (`score`) and the rules (`salience.tokens`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import click
+
+from benchmarks.options import as_json as as_json_option
+from benchmarks.options import count
 
 if TYPE_CHECKING:
     from benchmarks.tokens.labels import Set
@@ -45,20 +48,13 @@ Examples:
     help="Also see what the parser rule leaves uncovered in these prompts: .jsonl with "
     '"prompt" or "instruction", or .txt with a prompt a line. Repeatable.',
 )
-@click.option(
-    "--show",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Prompts of each set to show in which the parser rule errs most.",
-)
+@count("--show", 0, "Prompts of each set to show in which the parser rule errs most.", least=0)
 @click.option(
     "--spacy-model",
     metavar="NAME_OR_DIR",
     help="spaCy model of the rules parser and auto.  [default: what the rule finds]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+@as_json_option
 def tokens(
     name: Set | Literal["all"],
     files: tuple[Path, ...],
@@ -111,12 +107,12 @@ def _plain(
     return {
         "sets": {
             name: {
-                rule: {family: found.as_dict() for family, found in families.items()}
+                rule: {family: score.as_dict() for family, score in families.items()}
                 for rule, families in rules.items()
             }
             for name, rules in scores.items()
         },
-        "misses": {name: [asdict(miss) for miss in found] for name, found in errors.items()},
+        "misses": {name: list(map(asdict, misses)) for name, misses in errors.items()},
         "prompts": None if covered is None else asdict(covered),
     }
 
@@ -134,9 +130,9 @@ def _markdown(
         number = next(iter(rules.values()))["all"].prompts
         lines += [f"Set {name!r}, {number} hand-labelled prompts, in percent.", ""]
         rows = [
-            [rule, family, *_cells(found)]
+            [rule, family, *_cells(score)]
             for rule, families in rules.items()
-            for family, found in families.items()
+            for family, score in families.items()
         ]
         lines += [*table(head, rows), ""]
         for miss in errors[name]:
@@ -153,18 +149,18 @@ def _markdown(
         ]
         if covered.strangest:
             lines += ["With the largest share of content words left uncovered:", ""]
-        for one in covered.strangest:
-            words = ", ".join(one.words)
-            lines += [f"{100 * one.share:3.0f} %  {one.prompt}", f"       left: {words}"]
+        for left in covered.strangest:
+            words = ", ".join(left.words)
+            lines += [f"{100 * left.share:3.0f} %  {left.prompt}", f"       left: {words}"]
         lines += [""]
     return "\n".join(lines[:-1]) + "\n"
 
 
-def _cells(found: Score) -> list[str]:
+def _cells(score: Score) -> list[str]:
     shares = [
         share
-        for counts in (found.exact, found.words)
+        for counts in (score.exact, score.words)
         for share in (counts.precision, counts.recall, counts.f1)
     ]
-    cells = [f"{100 * share:.1f}" for share in (*shares, found.kind)]
-    return [*cells, f"{found.outside_prompts} of {found.prompts}"]
+    cells = [f"{100 * share:.1f}" for share in (*shares, score.kind)]
+    return [*cells, f"{score.outside_prompts} of {score.prompts}"]

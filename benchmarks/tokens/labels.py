@@ -1,8 +1,8 @@
 """Prompts whose salient tokens a person marked, and prompts without labels, read from files.
 
-Three sets of labels come with the package: salient_dev.jsonl, to tune on; salient_test.jsonl, by
+Three sets of labels lie beside this file: salient_dev.jsonl, to tune on; salient_test.jsonl, by
 the same hand; salient_second.jsonl, by another, who had seen neither rules nor test. All were
-written from the prompts alone. Leaves out any comparison (`token_bench`).
+written from the prompts alone. Leaves out any comparison (`score`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Labelled:
 
 
 def load(name: Set) -> tuple[Labelled, ...]:
-    """Return the labelled prompts that come with the package."""
+    """Return the labelled prompts of a set."""
     return read_labels(Path(__file__).with_name(f"salient_{name}.jsonl"))
 
 
@@ -51,16 +51,16 @@ def read_labels(path: Path) -> tuple[Labelled, ...]:
     Raises:
         ConfigError: a line is malformed, or a prompt stands twice; names file and line.
     """
-    found: dict[str, Labelled] = {}
+    items: dict[str, Labelled] = {}
     for number, line in enumerate(_lines(path), start=1):
         try:
             item = _labelled(line)
-            if item.prompt in found:
+            if item.prompt in items:
                 raise ValueError(f"the prompt {item.prompt!r} stands twice")
         except ValueError as error:
             raise ConfigError(f"{path}: line {number}: {error}") from error
-        found[item.prompt] = item
-    return tuple(found.values())
+        items[item.prompt] = item
+    return tuple(items.values())
 
 
 def _labelled(line: str) -> Labelled:
@@ -118,12 +118,12 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     """
     if path.suffix not in (".jsonl", ".txt"):
         raise ConfigError(f"{path}: prompts come as .jsonl or .txt")
-    found = []
+    prompts = []
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         if path.suffix == ".txt":
-            found.append(line.strip())
+            prompts.append(line.strip())
             continue
         try:
             entry = _object(line)
@@ -132,10 +132,10 @@ def read_prompts(path: Path) -> tuple[str, ...]:
                 raise ValueError('needs "prompt" or "instruction", a text')
         except ValueError as error:
             raise ConfigError(f"{path}: line {number}: {error}") from error
-        found.append(prompt)
-    if not found:
+        prompts.append(prompt)
+    if not prompts:
         raise ConfigError(f"{path}: there is no prompt in it")
-    return tuple(found)
+    return tuple(prompts)
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,7 +1,6 @@
 """How well an extractor of salient tokens agrees with hand labels, and what it leaves uncovered.
 
-Leaves out the labels (`token_labels`), the extractors (`salience.tokens`) and the printing
-(`token_command`).
+Leaves out the labels (`labels`), the extractors (`salience.tokens`) and the printing (`command`).
 """
 
 from __future__ import annotations
@@ -134,13 +133,13 @@ class Coverage:
 
 def score(items: Iterable[Labelled], extract: Extractor) -> dict[str, Score]:
     """Compare an extractor with labels; keys as in `FAMILIES`."""
-    found = dict.fromkeys(FAMILIES, Score())
+    totals = dict.fromkeys(FAMILIES, Score())
     for item in items:
-        one = _score_one(item, tuple(extract(item.prompt)))
+        own = _score_one(item, tuple(extract(item.prompt)))
         for family, groups in FAMILIES.items():
             if item.group in groups:
-                found[family] += one
-    return found
+                totals[family] += own
+    return totals
 
 
 def _score_one(item: Labelled, tokens: Sequence[SalientToken]) -> Score:
@@ -165,15 +164,15 @@ def _score_one(item: Labelled, tokens: Sequence[SalientToken]) -> Score:
 
 def misses(items: Iterable[Labelled], extract: Extractor, most: int) -> tuple[Miss, ...]:
     """Return up to `most` prompts with wrong exact spans, those with the most errors first."""
-    found = []
+    wrong = []
     for item in items:
         right = set(_spans(item.tokens))
         given = set(_spans(extract(item.prompt)))
         missed, too_much = _texts(item.prompt, right - given), _texts(item.prompt, given - right)
         if missed or too_much:
-            found.append(Miss(item.group, item.prompt, missed, too_much))
-    found.sort(key=lambda miss: len(miss.missed) + len(miss.too_much), reverse=True)
-    return tuple(found[:most])
+            wrong.append(Miss(item.group, item.prompt, missed, too_much))
+    wrong.sort(key=lambda miss: len(miss.missed) + len(miss.too_much), reverse=True)
+    return tuple(wrong[:most])
 
 
 def coverage(prompts: Iterable[str], extract: Extractor, most: int = 10) -> Coverage:
@@ -194,7 +193,7 @@ def coverage(prompts: Iterable[str], extract: Extractor, most: int = 10) -> Cove
         only += bool(spans) and not covered.intersection(content)
         if left:
             strange.append(Uncovered(prompt, len(left) / len(content), _texts(prompt, left)))
-    strange.sort(key=lambda one: (one.share, len(one.prompt)), reverse=True)
+    strange.sort(key=lambda left: (left.share, len(left.prompt)), reverse=True)
     return Coverage(total, without, only, tuple(strange[:most]))
 
 

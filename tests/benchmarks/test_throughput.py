@@ -13,7 +13,7 @@ from benchmarks.throughput.command import _busiest, measure
 from benchmarks.throughput.simulated_models import (
     CANDIDATES,
     Durations,
-    Sleepers,
+    SimulatedModels,
     least_swaps,
     prompts,
 )
@@ -65,28 +65,28 @@ def test_swaps_are_few_where_a_turn_serves_many():
 
 
 def test_own_time_is_that_of_the_busiest_resource():
-    sleepers = Sleepers(Durations(image=2, checklist=1, verify=3, swap=5))
-    sleepers.calls.update(image=10, verify=10, checklist=4, swap=2)
-    assert _busiest(sleepers, 1, 0) == ("agents", 34)
-    assert _busiest(sleepers, 2, 0) == ("generator", 20)
-    assert _busiest(sleepers, 2, 3) == ("GPU", 20 + 17 + 3 * 5)
+    models = SimulatedModels(Durations(image=2, checklist=1, verify=3, swap=5))
+    models.calls.update(image=10, verify=10, checklist=4, swap=2)
+    assert _busiest(models, 1, 0) == ("agents", 34)
+    assert _busiest(models, 2, 0) == ("generator", 20)
+    assert _busiest(models, 2, 3) == ("GPU", 20 + 17 + 3 * 5)
 
 
 def test_swaps_beyond_the_fewest_are_no_part_of_the_own_time():
-    many, one = (measure("phased", 20, QUICK, agents=4, in_flight=n) for n in (20, 1))
-    assert one.swaps > 2 * many.swaps
-    assert one.own == many.own
+    many, single = (measure("phased", 20, QUICK, agents=4, in_flight=n) for n in (20, 1))
+    assert single.swaps > 2 * many.swaps
+    assert single.own == many.own
     longest = max(min(right_at(prompt), CANDIDATES) for prompt in prompts(20))
-    assert many.least_swaps == one.least_swaps == 1 + 2 * (1 + longest) <= many.swaps
+    assert many.least_swaps == single.least_swaps == 1 + 2 * (1 + longest) <= many.swaps
 
 
 def test_a_schedule_can_do_with_the_fewest_swaps():
     """One search alone, which no other can hold up."""
     for number, prompt in enumerate(prompts(6)):
-        sleepers = Sleepers(QUICK)
-        cast = sleepers.components(phased=True)
-        asyncio.run(correct(prompt, Stages(cast), seed=0, candidates=CANDIDATES))
-        assert sleepers.calls["swap"] == least_swaps([prompt]), number
+        models = SimulatedModels(QUICK)
+        stages = Stages(models.components(phased=True))
+        asyncio.run(correct(prompt, stages, seed=0, candidates=CANDIDATES))
+        assert models.calls["swap"] == least_swaps([prompt]), number
 
 
 def test_the_help_shows_its_examples_line_by_line():

@@ -1,4 +1,4 @@
-"""`npc-local bench tokens`: labels and their refusals, measures by hand, the command's output."""
+"""`python -m benchmarks tokens`: labels and their refusals, measures by hand, what is printed."""
 
 from __future__ import annotations
 
