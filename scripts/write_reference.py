@@ -49,7 +49,7 @@ def command_line() -> str:
     ]
     for path, command in commands:
         lines += ["", f"## {path}", "", *_described(command)]
-        context = click.Context(command, info_name=path)
+        context = click.Context(command, info_name=path, **main.context_settings)
         lines += ["", "```text", " ".join([path, *command.collect_usage_pieces(context)]), "```"]
         rows = [row for row in map(_option, command.get_params(context)) if row is not None]
         if rows:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from npc_local.core.config.load import ResolvedProfile
     from npc_local.core.records import Caption, Proposal, Verdict
 
-_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _UNNAMED_REASON = "it does not show what the prompt asks for"
 
 _VERIFY_EXAMPLES = """\b
@@ -41,7 +40,7 @@ Examples:
 @options.profile
 @options.config
 @options.overrides
-@_AS_JSON
+@options.as_json()
 def verify(
     image: str,
     prompt: str,
@@ -85,7 +84,7 @@ Examples:
 @options.profile
 @options.config
 @options.overrides
-@_AS_JSON
+@options.as_json()
 def caption(
     image: str,
     profile: str | None,
@@ -117,18 +116,24 @@ Examples:
 @click.command(epilog=_PROPOSE_EXAMPLES)
 @click.argument("prompt", metavar="PROMPT")
 @click.option("--caption", "words", metavar="TEXT", help="What the image shows.")
-@click.option("--image", metavar="IMAGE", help="An image for the captioner to describe first.")
-@click.option("--reason", metavar="TEXT", help="Why the image fails.  [default: unnamed]")
 @click.option(
+    "--image",
+    metavar="IMAGE",
+    callback=options.local,
+    help="An image for the captioner to describe first.",
+)
+@click.option("--reason", metavar="TEXT", help="Why the image fails.  [default: unnamed]")
+@options.count(
     "--count",
+    "Negative prompts to propose.  [default: the profile's candidates]",
+    most=50,
     metavar="K",
-    type=click.IntRange(min=1, max=50),
-    help="Negative prompts to propose.  [default: the profile's candidates]",
+    also="--candidates",
 )
 @options.profile
 @options.config
 @options.overrides
-@_AS_JSON
+@options.as_json()
 def propose(
     prompt: str,
     words: str | None,

@@ -1,4 +1,4 @@
-"""The loop in the terminal: each step as it ends, then what was fixed and where things are.
+"""The loop in the terminal: each stage as it ends, then what was fixed and where things are.
 
 Everything goes to standard error, so that standard output stays free for data. Texts of prompts
 and models are shown literally: no markup, no control characters. Nothing is decided here.
@@ -6,8 +6,10 @@ and models are shown literally: no markup, no control characters. Nothing is dec
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 from rich.padding import Padding
@@ -26,7 +28,7 @@ from npc_local.core.records import (
     Render,
     Verdict,
 )
-from npc_local.core.terminal import plain
+from npc_local.core.terminal import LOG_EVERY, plain
 from npc_local.loop import StageFinished, StageName, StageStarted
 
 _DOING: dict[StageName, str] = {
@@ -38,6 +40,7 @@ _DOING: dict[StageName, str] = {
     "rank": "ranking the negative prompts",
 }
 _BAR = 16
+_NARROW = 64  # columns: below, what is no number or text is left out
 _STATUS_STYLE = {
     "already-correct": "bold green",
     "corrected": "bold green",
@@ -49,55 +52,72 @@ _STATUS_STYLE = {
 class LiveView:
     """Shows one prompt after the other; a `loop.Watch`.
 
-    Terse, it shows only the spinner, and at the end errors: for when the output is data.
+    Terse, it shows only the spinner, what goes wrong, and what is waited for: for when the output
+    is data.
     """
 
     def __init__(self, console: Console, *, terse: bool = False) -> None:
         """Take where to show and how much."""
         self._console = console
         self._terse = terse
-        self._status: Status | None = None
+        self._spinner: Status | None = None
         self._doing = ""
+        self._logged = time.monotonic()  # when a line was last written to what is no terminal
         self._candidates: tuple[Candidate, ...] = ()
 
     def begin(self, prompt: str, seed: int, *, number: int, total: int) -> None:
         """Show which prompt comes now."""
         self._candidates = ()
         count = f"[{number}/{total}] " if total > 1 else ""
-        self._say(Text.assemble("\n", (count, "dim"), (plain(prompt), "bold")))
-        self._say(Text(f"seed {seed}", style="dim"))
+        self._show(Text.assemble("\n", (count, "dim"), (plain(prompt), "bold")))
+        self._show(Text(f"seed {seed}", style="dim"))
 
-    def waiting(self, what: str) -> None:
-        """Show what is waited for, until `stop` or the first step."""
-        self._say(Text(what, style="dim"))
-        self._spin(what)
+    def on_status(self, status: str) -> None:
+        """Show a line about what is waited for, or tried again; called from any thread."""
+        line = plain(status)
+        self._print(Text(line, style="dim"))
+        if self._spinner is None:
+            self._spin(line)
 
     def __call__(self, event: StageStarted | StageFinished) -> None:
-        """Show that a step begins, or what it made."""
+        """Show that a stage begins, or what it made."""
         if isinstance(event, StageStarted):
             if event.name == "generate":
-                self._say(self._heading(event.index))
+                self._show(self._heading(event.index))
             image = f"attempt {event.index}" if event.index else "the original"
             self._spin(_DOING[event.name].format(image=image))
             return
         self.stop()
-        line = Table.grid(padding=(0, 2), expand=False)
-        line.add_column(width=9)
-        line.add_column(width=8, justify="right")
-        line.add_column(overflow="fold")
-        line.add_row(event.name, Text(f"{event.seconds:.2f} s", style="dim"), _said(event))
-        self._say(Padding(line, (0, 0, 0, 2)))
-        match event.value:
-            case Verdict() as verdict:
-                self._say(Padding(_claims(verdict), (0, 0, 0, 23)))
-            case tuple() as candidates:
-                self._candidates = candidates
-                self._say(Padding(_ranking(self._candidates), (0, 0, 0, 4)))
+        self._show_stage(event)
+        if event.name == "verify":
+            indent = 2 if self._narrow else 23
+            self._show(Padding(_claims(cast(Verdict, event.value)), (0, 0, 0, indent)))
+        elif event.name == "rank":
+            self._candidates = cast(tuple[Candidate, ...], event.value)
+            ranking = _ranking(self._candidates, bare=self._narrow)
+            self._show(Padding(ranking, (0, 0, 0, 2 if self._narrow else 4)))
+
+    def _show_stage(self, stage: StageFinished) -> None:
+        seconds = Text(f"{stage.seconds:.2f} s", style="dim")
+        row = Table.grid(padding=(0, 2))
+        row.add_column(width=9, no_wrap=True)
+        row.add_column(width=8, justify="right", no_wrap=True)
+        if self._narrow:
+            row.add_row(stage.name, seconds)
+            self._show(row)
+            self._show(Padding(_outcome_of(stage), (0, 0, 0, 2)))
+        else:
+            row.add_column(overflow="fold")
+            row.add_row(stage.name, seconds, _outcome_of(stage))
+            self._show(Padding(row, (0, 0, 0, 2)))
 
     def progress(self, done: int, total: int) -> None:
         """Show how far the image in the making is; called from the generator's thread."""
-        if (status := self._status) is not None:
-            status.update(Text(f"{self._doing}: denoising step {done} of {total}"))
+        doing = f"{self._doing}: denoising step {done} of {total}"
+        if (spinner := self._spinner) is not None:
+            spinner.update(Text(doing))
+        elif not self._console.is_terminal and time.monotonic() - self._logged >= LOG_EVERY:
+            self._show(Text(doing, style="dim"))
 
     def end(self, correction: Correction, folder: Path) -> None:
         """Show how it ended, what was fixed, and where things are."""
@@ -106,7 +126,7 @@ class LiveView:
         if self._terse and not failed:
             return
         style = _STATUS_STYLE[correction.status]
-        self._print(Text.assemble("" if self._terse else "\n", (_outcome(correction), style)))
+        self._print(Text.assemble("" if self._terse else "\n", (_ending(correction), style)))
         rows = [("fixed", text) for text in _fixed(correction)]
         there = paths.is_dir(folder, StorageError)
         names = [path.name for path in paths.children(folder, StorageError)] if there else []
@@ -122,9 +142,13 @@ class LiveView:
 
     def stop(self) -> None:
         """Take the spinner away."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+
+    @property
+    def _narrow(self) -> bool:
+        return self._console.width < _NARROW
 
     def _heading(self, index: int) -> Text:
         """Say which image comes now."""
@@ -139,47 +163,54 @@ class LiveView:
         self.stop()
         self._doing = doing
         if self._console.is_terminal:
-            self._status = self._console.status(Text(doing))
-            self._status.start()
+            self._spinner = self._console.status(Text(doing))
+            self._spinner.start()
 
-    def _say(self, what: Text | Padding) -> None:
+    def _show(self, what: Text | Padding | Table) -> None:
         """Print what a terse display leaves out."""
         if not self._terse:
+            self._logged = time.monotonic()
             self._console.print(what)
 
     def _print(self, text: Text) -> None:
         """Print a line that is not to be broken, so that a path in it can be copied."""
+        self._logged = time.monotonic()
         self._console.print(text, soft_wrap=True)
 
 
-def _said(step: StageFinished) -> Text:
-    """Return what a step made, in a line."""
-    match step.value:
-        case Render() as render:
-            said = Text(f"{render.forwards} forwards", style="dim")
+def _outcome_of(stage: StageFinished) -> Text:
+    """Return what a stage made, in a line."""
+    match stage.name:
+        case "generate":
+            render = cast(Render, stage.value)
+            line = Text(f"{render.forwards} forwards", style="dim")
             if render.fallbacks:
-                said.append(f"  out of memory: {', '.join(render.fallbacks)}", style="yellow")
-            return said
-        case Verdict() as verdict:
+                line.append(f"  out of memory: {', '.join(render.fallbacks)}", style="yellow")
+            return line
+        case "verify":
+            verdict = cast(Verdict, stage.value)
             return Text.assemble(
                 ("✓ " if verdict.correct else "✗ ", "green" if verdict.correct else "red"),
                 (f"{verdict.score:.2f}", "bold"),
                 f"  {plain(verdict.reason)}",
             )
-        case Caption() as caption:
-            said = Text(plain(caption.text), style="dim")
+        case "caption":
+            caption = cast(Caption, stage.value)
+            line = Text(plain(caption.text), style="dim")
             for flag in caption.flags:
-                said.append(f"\n! {plain(flag)}", style="yellow")
-            return said
-        case Checklist(demands=demands):
+                line.append(f"\n! {plain(flag)}", style="yellow")
+            return line
+        case "checklist":
+            demands = cast(Checklist, stage.value).demands
             return Text(_counted(len(demands), "claim"), style="dim")
-        case Proposal() as proposal:
-            made = _counted(len(proposal.negatives), "negative prompt")
+        case "propose":
+            proposal = cast(Proposal, stage.value)
             stopgaps = sum(negative.fallback for negative in proposal.negatives)
-            notes = [f"{stopgaps} from the fallback list"] if stopgaps else []
+            notes = [_counted(len(proposal.negatives), "negative prompt")]
+            notes += [f"{stopgaps} from the fallback list"] if stopgaps else []
             notes += [f"{len(proposal.rejected)} rejected"] if proposal.rejected else []
-            return Text(", ".join([made, *notes]), style="dim")
-        case _:
+            return Text(", ".join(notes), style="dim")
+        case "rank":
             return Text("by salience", style="dim")
 
 
@@ -193,30 +224,35 @@ def _claims(verdict: Verdict) -> Text:
     return Text("\n".join(failing), style="red", end="\n" if failing else "")
 
 
-def _ranking(candidates: Sequence[Candidate]) -> Table:
-    """List candidates by rank, each with a bar: full for the highest score, least for the last."""
+def _ranking(candidates: Sequence[Candidate], *, bare: bool) -> Table:
+    """List candidates by rank, each with a bar: full for the highest score, least for the last.
+
+    Bare, a row has its numbers and its text alone.
+    """
     table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right")
-    table.add_column(width=_BAR)
-    table.add_column(justify="right")
-    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    if not bare:
+        table.add_column(width=_BAR)
+    table.add_column(justify="right", no_wrap=True)
+    if not bare:
+        table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     scores = [candidate.score for candidate in candidates]
+    spread = max(scores, default=0.0) - min(scores, default=0.0)
     for rank, candidate in enumerate(candidates, start=1):
-        spread = max(scores) - min(scores)
         share = (candidate.score - min(scores)) / spread if spread else 1.0
-        style = "magenta" if candidate.negative.kind == "targeted" else "blue"
-        table.add_row(
-            f"{rank}",
-            Text("█" * (1 + round(share * (_BAR - 1))), style=style),
-            f"{candidate.score:.3f}",
-            Text(candidate.negative.kind, style=style),
-            plain(candidate.negative.text),
-        )
+        negative = candidate.negative
+        style = "magenta" if negative.kind == "targeted" else "blue"
+        score, text = f"{candidate.score:.3f}", plain(negative.text)
+        if bare:
+            table.add_row(f"{rank}", score, Text(text, style=style))
+            continue
+        bar = Text("█" * (1 + round(share * (_BAR - 1))), style=style)
+        table.add_row(f"{rank}", bar, score, Text(negative.kind, style=style), text)
     return table
 
 
-def _outcome(correction: Correction) -> str:
+def _ending(correction: Correction) -> str:
     """Say in a sentence how it ended."""
     images = 1 + len(correction.attempts)
     cost = f"{images} image{'s' if images > 1 else ''} in {correction.seconds:.1f} s"

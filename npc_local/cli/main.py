@@ -7,8 +7,9 @@ a command needs, it imports. Prompts given as arguments go to `one_by_one`, a fi
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npc_local.cli import options
-from npc_local.cli.notes import tell_markup
+from npc_local.cli.notes import tell_markup, tell_unquoted
 from npc_local.cli.process import INTERRUPTED, run_as_process
-from npc_local.core.errors import ConfigError, NpcError
+from npc_local.core.errors import NpcError
 from npc_local.core.files import paths
 from npc_local.core.versions import __version__
 
@@ -64,7 +65,10 @@ class _Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command inside the egress guard; its errors become a message and an exit code."""
+        """Run a command inside the egress guard; its errors become a message and an exit code.
+
+        With --json, they also become an object on standard output.
+        """
         from npc_local.core.offline.switches import guard
 
         try:
@@ -79,9 +83,23 @@ class _Commands(click.Group):
 
             message = "\n".join(plain(line) for line in str(error).splitlines())
             click.echo(f"error: {message}", err=True)
+            _print_refusal(ctx, str(error), error.exit_code)
             ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            _print_refusal(ctx, error.format_message(), error.exit_code)
+            raise
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _print_refusal(ctx: click.Context, error: str, exit_code: int) -> None:
+    """Print an error as an object, if objects were asked for."""
+    arguments = ctx.meta[options.ARGUMENTS]
+    if "--" in arguments:
+        arguments = arguments[: arguments.index("--")]
+    if "--json" in arguments:
+        line = json.dumps({"status": "error", "error": error, "exit_code": exit_code})
+        ctx.meta.get(options.PRINT, click.echo)(line)
 
 
 def _tell_blocked() -> None:
@@ -106,83 +124,54 @@ def main() -> None:
 _EXAMPLES = """\b
 Examples:
   npc-local run "one red square on the left and two blue stars on the right"
-  npc-local run --seed 7 --candidates 3 --out stars "three yellow stars"
+  npc-local run --seed random --candidates 3 --out stars "three yellow stars"
   npc-local run --json "a red circle" "a blue circle" | jq .status
-  npc-local run --set generators.shapes.steps=28 "four green triangles"
+  npc-local run --steps 28 "four green triangles"
   npc-local run --prompts prompts.txt --out runs/mine
 """
 
 
 @main.command(epilog=_EXAMPLES)
 @click.argument("prompts", metavar="[PROMPT]...", nargs=-1)
-@click.option(
+@options.path(
     "--prompts",
-    "file",
+    "Many prompts at once: a line each (.txt), or with seeds and ids (.jsonl, .csv).",
     metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Many prompts at once: a line each (.txt), or with seeds and ids (.jsonl, .csv).",
+    parameter="file",
 )
 @options.profile
 @options.config
-@click.option(
-    "--seed",
-    metavar="N",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Fixes the noise of every image.",
-)
-@click.option(
-    "--candidates",
-    metavar="K",
-    type=click.IntRange(min=1),
-    help="Negative prompts to try at most.  [default: the profile's]",
-)
-@click.option(
-    "--negative-steps",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="First denoising steps that the negative acts in.  [default: the generator's]",
-)
-@click.option(
+@options.seed
+@options.sampling
+@options.path(
     "--out",
+    "Keeps results; the same command goes on there.  [default: one in ./npc-local-runs]",
     metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Keeps results; the same command goes on there.  [default: one in ./npc-local-runs]",
 )
 @click.option("--fresh", is_flag=True, help="With --prompts: do not go on in DIR; use DIR-2.")
-@click.option(
-    "--agents",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="With --prompts: agents' steps at once.  [default: 8]",
-)
-@click.option(
+@options.count("--agents", "With --prompts: agents' stages at once.  [default: 8]")
+@options.count(
     "--in-flight",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="With --prompts: prompts at once.  [default: as many as help, and fit in memory]",
+    "With --prompts: prompts at once.  [default: as many as help, and fit in memory]",
 )
 @options.overrides
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object a prompt, and no more."
-)
+@options.as_json("Print one JSON object a prompt, and no more.")
 @click.pass_context
 def run(
     ctx: click.Context,
+    /,
     prompts: tuple[str, ...],
     file: Path | None,
     profile: str | None,
     config: Path | None,
     seed: int,
-    candidates: int | None,
-    negative_steps: int | None,
     out: Path | None,
     fresh: bool,
     agents: int | None,
     in_flight: int | None,
     overrides: tuple[str, ...],
     as_json: bool,
+    **numbers: int | None,
 ) -> None:
     """Make an image for each PROMPT and correct it until it matches.
 
@@ -206,9 +195,10 @@ def run(
     if file is None and (fresh or agents or in_flight):
         raise click.UsageError("--fresh, --agents and --in-flight go with --prompts FILE.")
     go_offline()
+    tell_unquoted(prompts)
     checked = [check_prompt(prompt) for prompt in prompts]
     tell_markup(checked)
-    chosen = _adjust(load_config(config, overrides).profile(profile), candidates, negative_steps)
+    chosen = options.adjusted(load_config(config, overrides).profile(profile), **numbers)
     if file is not None:
         ctx.exit(_run_file(ctx, file, chosen, seed, out, fresh, agents, in_flight, as_json))
     from npc_local.cli.live_view import LiveView
@@ -253,6 +243,7 @@ def _run_file(
         tell_markup(order.prompt for order in orders)
     directory = link.directory or choose_directory(out, fresh=fresh)
     if link.directory is None and can_supervise(ctx.meta[options.ARGUMENTS]):
+        os.environ[options.DRAWN_SEED] = str(seed)
         return supervise(directory, lambda what: click.echo(plain(what), err=True))
     from npc_local.run.batch import Job, run_batch
     from npc_local.run.factory import open_components
@@ -261,23 +252,5 @@ def _run_file(
     job = Job(file, orders, profile, seed, directory, agents, in_flight, opening)
     with libraries_quiet() as stdout:
         link.stdout = stdout if as_json else None
+        ctx.meta[options.PRINT] = link.print
         return run_batch(job, link)
-
-
-def _adjust(
-    profile: ResolvedProfile, candidates: int | None, negative_steps: int | None
-) -> ResolvedProfile:
-    """Return the profile with the numbers given on the command line.
-
-    Raises:
-        ConfigError: there are fewer denoising steps than the negative is to act in.
-    """
-    generator = profile.generator
-    if negative_steps is not None:
-        if negative_steps > generator.steps:
-            raise ConfigError(
-                f"--negative-steps: found {negative_steps}; must be at most {generator.steps}, "
-                f"the steps of the generator of profile {profile.name!r}"
-            )
-        generator = generator.model_copy(update={"negative_steps": negative_steps})
-    return replace(profile, generator=generator, candidates=candidates or profile.candidates)

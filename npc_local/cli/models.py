@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from npc_local.cli import options
 from npc_local.generator.families import FAMILIES, REFUSED
 from npc_local.generator.family import Family
 
@@ -66,7 +67,7 @@ families.py and a case in tests/generator/families.
 
 @click.command(epilog="\b\nExamples:\n  npc-local models\n  npc-local models --json | jq .refused")
 @click.option("--markdown", is_flag=True, help="Print the page docs/reference/models.md.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.as_json()
 def models(markdown: bool, as_json: bool) -> None:
     """List the models that can take a negative prompt, and those refused, with the reason."""
     if as_json:

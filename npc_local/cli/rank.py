@@ -43,7 +43,7 @@ Examples:
 @options.profile
 @options.config
 @options.overrides
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.as_json()
 def rank(
     prompt: str,
     negatives: tuple[str, ...],

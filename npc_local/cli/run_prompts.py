@@ -68,7 +68,7 @@ async def correct_all(prompts: Sequence[str], job: Job) -> int:
             journal=job.journal,
             same={"seed": job.seed, "prompts": list(prompts)},
             open_components=job.open_components,
-            on_status=job.display.waiting,
+            on_status=job.display.on_status,
             on_step=job.display.progress,
         )
         stages = await stack.enter_async_context(opening)
@@ -94,7 +94,8 @@ async def _correct_one(prompt: str, stages: Stages, kept: ResultFolder, job: Job
         correction = kept.finish(correction)
         job.display.end(correction, kept.path)
         if job.stdout is not None:
-            print(json.dumps(kept.record(correction)), file=job.stdout, flush=True)
+            line = kept.record(correction) | {"exit_code": correction.exit_code or 0}
+            print(json.dumps(line), file=job.stdout, flush=True)
         return correction.exit_code or 0
 
     try:

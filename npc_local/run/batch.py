@@ -15,21 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.errors import ConfigError, NpcError, StorageError
 from npc_local.core.files import paths
 from npc_local.core.records import Correction, Status
-from npc_local.core.terminal import error_console, plain
+from npc_local.core.terminal import Progress
 from npc_local.core.threads import run_in, run_interruptibly
 from npc_local.loop import StageFinished, StageStarted, correct
 from npc_local.run.factory import open_components
@@ -258,24 +248,11 @@ class _Desk:
         self._counts: Counter[Status] = Counter()
         self._waiting: dict[int, str] = {}  # lines that earlier prompts are still before
         self._next = 0
-        self._console = error_console()
-        self.progress = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self.progress.add_task("", total=len(job.orders))
+        self.progress = Progress(len(job.orders), "prompts")
 
     def tell(self, what: str) -> None:
         """Show a line."""
-        self._console.print(Text(plain(what), style="dim"), soft_wrap=True)
+        self.progress.say(what, style="dim")
 
     def take(self, index: int, found: _Outcome | NpcError) -> None:
         """Take in how a prompt ended."""
@@ -287,14 +264,15 @@ class _Desk:
         if found.exit_code:
             if index < self._first_error:
                 self._first_error, self.exit_code = index, found.exit_code
-            error = f"error: prompt {order.number}: {plain(str(found.record.get('error')))}"
-            self._console.print(Text(error, style="bold red"), soft_wrap=True)
+            error = f"error: prompt {order.number}: {found.record.get('error')}"
+            self.progress.say(error, style="bold red")
         head = {"number": order.number, "id": order.id}
-        self._waiting[index] = json.dumps(head | found.record)
+        tail = {"exit_code": found.exit_code}
+        self._waiting[index] = json.dumps(head | found.record | tail)
         while (line := self._waiting.pop(self._next, None)) is not None:
             self.link.print(line)
             self._next += 1
-        self.progress.update(self._task, advance=1, description=self._summary())
+        self.progress.advance(self._summary())
 
     def close(self, ended: str | None = None, *, goes_on: bool = True) -> None:
         """Say what came of it, and how a run that has `ended` early goes on, if it `goes_on`."""
@@ -305,7 +283,7 @@ class _Desk:
             if goes_on:
                 hint = f"the same command goes on, with --out {self._job.directory}"
                 parts.append(f"{hint} and without --fresh")
-        self._console.print(Text("; ".join(filter(None, parts))), soft_wrap=True)
+        self.progress.say("; ".join(filter(None, parts)))
 
     def _summary(self) -> str:
         counts = self._counts

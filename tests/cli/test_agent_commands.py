@@ -256,6 +256,13 @@ def test_a_failure_while_asking_for_more_is_shown(scripted):
     ]
 
 
+@pytest.mark.parametrize("name", ["--count", "--candidates"])
+def test_how_many_are_proposed(scripted, name):
+    scripted(writer={"propose": [proposal("sand", "sky", "sea")]})
+    found = data(run("propose", "a cat", "--caption", "A dog.", name, "2", "--json"))
+    assert len(found["negatives"]) == 2
+
+
 @pytest.mark.parametrize("count", ["0", "51"])
 def test_how_many_can_be_asked_for(home, count):
     result = run("propose", "a red circle", "--caption", "x", "--count", count)
@@ -384,8 +391,12 @@ def test_a_prompt_that_cannot_be_served(home, command):
 def test_an_agent_that_fails_is_an_error(scripted, arguments):
     scripted(judge={"checklist": [FAILURE]}, writer={"caption": [FAILURE]})
     result = run(*arguments, "--json")
-    assert (result.exit_code, result.stdout) == (BackendError.exit_code, "")
+    assert result.exit_code == BackendError.exit_code
     assert result.stderr.rstrip().endswith("server on fire")
+    record = json.loads(result.stdout)
+    assert (record["status"], record["exit_code"]) == ("error", BackendError.exit_code)
+    assert f"error: {record['error']}" == result.stderr.splitlines()[-1]
+    assert run(*arguments).stdout == ""
 
 
 def test_a_profile_that_does_not_exist(home):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
-import sys
-import warnings
 
 import pytest
 from rich.console import Console
 
 from npc_local.agents import Rules
 from npc_local.backends.scripted import ScriptedBackend
+from npc_local.cli import live_view
 from npc_local.cli.live_view import LiveView
 from npc_local.core.records import Render
-from npc_local.core.terminal import error_console, libraries_quiet, plain
 from npc_local.loop import StageFinished, StageStarted, correct
 from npc_local.run.components import Components
 from npc_local.run.stages import Stages
@@ -47,6 +44,7 @@ def shown(
     more=None,
     fallbacks=(),
     rules=None,
+    columns=100,
 ):
     """Run the loop before a display and return what it showed."""
     folder = tmp_path / ("deep" * 20)
@@ -64,7 +62,7 @@ def shown(
     components = Components(generator, backend, backend, backend, scorer, rules or Rules())
     count = len(negatives) if more is None else 5
     file = io.StringIO()
-    console = Console(file=file, width=100, markup=False, emoji=False, highlight=False)
+    console = Console(file=file, width=columns, markup=False, emoji=False, highlight=False)
     display = LiveView(console, terse=terse)
     display.begin(prompt, 7, number=2, total=3)
     work = correct(prompt, Stages(components), seed=7, candidates=count, watch=display)
@@ -182,19 +180,6 @@ def test_no_text_drives_the_terminal(tmp_path):
     assert "\ufffd[2J" in text
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (" a\n\tb ", "a b"),
-        ("\x1b[31m\x00\x9b", "\ufffd[31m\ufffd\ufffd"),
-        ("\ud800", "\ufffd"),
-        ("日本語", "日本語"),
-    ],
-)
-def test_plain(text, expected):
-    assert plain(text) == expected
-
-
 def test_a_terminal_gets_a_spinner_with_the_progress():
     file = io.StringIO()
     display = LiveView(Console(file=file, width=80, force_terminal=True), terse=True)
@@ -213,29 +198,40 @@ def test_a_file_gets_no_spinner():
     assert file.getvalue() == ""
 
 
-def test_libraries_print_to_standard_error_and_keep_their_warnings(capsys, monkeypatch):
-    monkeypatch.setattr("sys.warnoptions", [])
-    before = logging.root.manager.disable
-    with libraries_quiet() as stdout:
-        print("loading checkpoint shards")
-        warnings.warn("soon gone", FutureWarning, stacklevel=1)
-        logging.getLogger("diffusers").warning("deprecated")
-        print("data", file=stdout)
-    assert logging.root.manager.disable == before
-    print("after")
-    captured = capsys.readouterr()
-    assert captured.out == "data\nafter\n"
-    assert captured.err == "loading checkpoint shards\n"
+def test_a_log_hears_of_a_long_image_now_and_then(monkeypatch):
+    monkeypatch.setattr(live_view, "LOG_EVERY", 0.0)
+    file = io.StringIO()
+    display = LiveView(Console(file=file, width=80))
+    display(StageStarted("verify", 1))
+    display.progress(3, 20)
+    assert file.getvalue() == "judging attempt 1: denoising step 3 of 20\n"
 
 
-def test_libraries_are_heard_again_after_an_error():
-    before = sys.stdout, logging.root.manager.disable
-    with pytest.raises(ZeroDivisionError), libraries_quiet():
-        raise ZeroDivisionError
-    assert (sys.stdout, logging.root.manager.disable) == before
+@pytest.mark.parametrize("terse", [True, False])
+def test_what_is_waited_for_is_said_in_a_line(terse):
+    file = io.StringIO()
+    LiveView(Console(file=file, width=20), terse=terse).on_status(
+        "backend qwen: no answer yet; next try in 2 s\x1b[2J"
+    )
+    assert file.getvalue() == "backend qwen: no answer yet; next try in 2 s\ufffd[2J\n"
 
 
-def test_the_console_leaves_standard_output_alone(capsys):
-    error_console().print("[b]hello[/b] :smile:")
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "[b]hello[/b] :smile:\n")
+def test_a_status_leaves_the_spinner_to_the_stage():
+    file = io.StringIO()
+    display = LiveView(Console(file=file, width=80, force_terminal=True))
+    display(StageStarted("verify", 0))
+    display.on_status("backend qwen: started again")
+    display.progress(3, 20)
+    display.stop()
+    shown = file.getvalue()
+    assert "backend qwen: started again" in shown
+    assert "judging the original: denoising step 3 of 20" in shown
+
+
+@pytest.mark.parametrize("columns", range(20, 70, 7))
+def test_a_narrow_terminal_keeps_the_numbers(tmp_path, columns):
+    verdicts = [verdict(score=0.4), verdict(score=0.6), RIGHT]
+    text, _ = shown(tmp_path, verdicts, columns=columns)
+    for number in ("seed 7", "0.900", "0.450", "0.40", "0.60", "1.00"):
+        assert number in text
+    assert text.count(" s ") + text.count(" s\n") >= 6  # seconds of each stage

@@ -20,6 +20,7 @@ from PIL import Image
 
 from npc_local.backends.scripted import ScriptedBackend
 from npc_local.cli import main as cli
+from npc_local.cli import options
 from npc_local.core.config.load import load_config
 from npc_local.core.errors import (
     BackendError,
@@ -171,6 +172,12 @@ def test_a_bad_prompt_is_refused_before_anything_is_made(staged, home, arguments
         (["--seed", "-1"], "'--seed': -1 is not in the range"),
         (["--seed", "9223372036854775808"], "'--seed'"),
         (["--seed", "x"], "'--seed': 'x' is not a valid integer"),
+        (["--out", ""], "'--out': empty; name a file or a directory"),
+        (["--out="], "'--out': empty"),
+        (["--config="], "'--config': empty"),
+        (["--width", "8"], "'--width': 8 is not in the range x>=16"),
+        (["--steps", "0"], "'--steps': 0 is not in the range x>=1"),
+        (["--steps", "2"], "--steps: found 2; must be at least 3, the negative_steps of"),
         (["--candidates", "0"], "'--candidates': 0 is not in the range x>=1"),
         (["--negative-steps", "-1"], "'--negative-steps': -1 is not in the range x>=1"),
         (["--negative-steps", "0"], "'--negative-steps': 0 is not in the range x>=1"),
@@ -195,6 +202,31 @@ def test_no_prompt_at_all_is_a_usage_error(home):
     result = run()
     assert result.exit_code == ConfigError.exit_code
     assert "Missing argument 'PROMPT...'" in result.stderr
+
+
+def test_what_is_refused_is_an_object_too_where_objects_were_asked_for(staged, home):
+    staged(RIGHT)
+    for arguments, code, message in (
+        (["x", "--seed", "y"], 2, "is not a valid integer"),
+        (["x", "--set", "generators.tiny.stepz=3"], 2, "did you mean 'steps'?"),
+        (["x", "--profile", "tinny"], 2, "did you mean 'tiny'?"),
+        (["x", "--nonsense"], 2, "--nonsense"),
+        ([" "], 3, "the prompt is empty"),
+        (["--prompts", "none.txt"], 2, "none.txt: cannot be read: No such file"),
+        (["x", "--out", "models.toml"], 7, "a file; name a directory"),
+    ):
+        result = run(*arguments, "--json")
+        assert result.exit_code == code
+        [record] = lines(result)
+        assert (record["status"], record["exit_code"]) == ("error", code)
+        assert message in record["error"]
+        assert message in result.stderr
+    assert run("--", "--json", " ").stdout == ""  # a prompt, and no option
+
+
+def test_each_object_says_how_its_prompt_ends(staged, home):
+    staged(RIGHT, FAILURE)
+    assert [line["exit_code"] for line in lines(run("one", "two", "--json"))] == [0, 4]
 
 
 @pytest.mark.parametrize("out", ["taken", "models.toml", "models.toml/below"])
@@ -290,6 +322,53 @@ def test_the_options_reach_the_loop(staged, home):
     kept = json.loads(Path(lines(result)[0]["image"]).with_name("correction.json").read_text())
     assert kept["profile"]["candidates"] == 2
     assert kept["profile"]["generator"]["negative_steps"] == 1
+
+
+def test_what_people_change_most_has_an_option_of_its_own(staged, home):
+    stage = staged(RIGHT, RIGHT)
+    options = ["--steps", 9, "--width", 32, "--height", 48, "--negative-steps", 8]
+    assert run("x", *options).exit_code == 0
+    generator = stage.profiles[0].generator
+    assert (generator.steps, generator.negative_steps) == (9, 8)
+    assert (generator.width, generator.height) == (32, 48)
+
+
+def test_a_seed_can_be_drawn_and_is_said(staged, home):
+    stage = staged(*[RIGHT] * 4)
+    seeds = set()
+    for _ in range(2):
+        result = run("x", "--json", "--seed", "random")
+        [seed] = {shot.seed for shot in stage.generator.shots[len(seeds) :]}
+        assert f"seed {seed}, drawn at random" in result.stderr
+        assert lines(result)[0]["seed"] == seed
+        seeds.add(seed)
+    assert len(seeds) == 2
+    assert "seed 0" in run("x").stderr
+
+
+def test_the_child_of_a_command_has_the_seed_that_was_drawn(staged, home, monkeypatch):
+    monkeypatch.setenv(options.DRAWN_SEED, "77")
+    stage = staged(RIGHT)
+    assert "drawn" not in run("x", "--seed", "random").stderr
+    assert stage.generator.shots[0].seed == 77
+
+
+def test_words_that_look_like_one_unquoted_prompt_are_warned_about(staged, home):
+    staged(*[RIGHT] * 9)
+    result = run("two", "red", "circles", "--json")
+    assert len(lines(result)) == 3
+    assert "warning: 3 prompts of one word each" in result.stderr
+    assert 'quote them: npc-local run "two red circles"' in result.stderr
+    for prompts in (["two red circles", "sea"], ["circles"]):
+        assert "warning" not in run(*prompts).stderr
+
+
+def test_a_home_directory_is_meant_where_no_shell_says_so(staged, home, monkeypatch):
+    staged(RIGHT)
+    monkeypatch.setenv("HOME", str(home / "me"))
+    assert run("x", "--out=~/runs").exit_code == 0
+    assert (home / "me" / "runs" / "image.png").exists()
+    assert not (home / "~").exists()
 
 
 def test_one_failing_prompt_does_not_stop_the_others(staged, home):
@@ -440,7 +519,7 @@ def test_the_installed_command_end_to_end(home_with_models):
     )
     assert done.returncode == BackendError.exit_code, done.stderr
     first, second, third = map(json.loads, done.stdout.splitlines())
-    assert done.stderr.startswith("error: backend agents: verify: server on fire")
+    assert "error: backend agents: verify: server on fire" in done.stderr
     assert [record["prompt"] for record in (first, second, third)] == prompts
     assert [record["status"] for record in (first, second, third)] == [
         "corrected",
@@ -463,6 +542,7 @@ def test_the_installed_command_end_to_end(home_with_models):
     with Image.open(first["image"]) as image:
         assert (image.size, image.mode) == ((64, 64), "RGB")
     kept = json.loads((folder / "correction.json").read_text())
+    assert first.pop("exit_code") == 0
     assert {key: kept[key] for key in first} == first
     assert set(kept) - set(first) == {"profile", "versions", "network"}
 

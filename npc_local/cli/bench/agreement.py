@@ -7,33 +7,19 @@ from pathlib import Path
 import click
 
 from npc_local.cli import options
-from npc_local.cli.bench.suite import FORMATS
 
 _EXAMPLES = """\b
 Examples:
   npc-local bench shapes --arms all --out runs/shapes
   npc-local bench agreement --out runs/shapes
-  npc-local bench agreement --out runs/shapes --format json
+  npc-local bench agreement --out runs/shapes --json
   npc-local bench agreement --out runs/shapes --formula released --tokens released
 """
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The directory of a benchmark's run.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    default="text",
-    show_default=True,
-    help="Of what is printed.",
-)
+@options.path("--out", "The directory of a benchmark's run.", metavar="DIR", required=True)
+@options.form
 @options.encoder
 @options.formula
 @options.tokens

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import click
 
+from npc_local.cli import options
 from npc_local.cli.bench.suite import listed
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 _EXAMPLES = """\b
 Examples:
@@ -29,47 +26,21 @@ Examples:
     show_default=True,
     help="tiny, middle, full (FLUX.1-dev's size, for a GPU), comma-separated.",
 )
-@click.option(
-    "--steps",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Denoising steps.  [default: 20; full: 50]",
+@options.count("--steps", "Denoising steps.  [default: 20; full: 50]")
+@options.count(
+    "--negative-steps", "First denoising steps that the gated negative acts in.", default=3
 )
-@click.option(
-    "--negative-steps",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="First denoising steps that the gated negative acts in.",
-)
-@click.option(
-    "--size",
-    metavar="PIXELS",
-    type=click.IntRange(min=1),
-    help="Side of the square image.  [default: 256; full: 1024]",
-)
-@click.option(
-    "--repeats",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Timed images of each way of sampling.",
-)
-@click.option(
+@options.count("--size", "Side of the square image.  [default: 256; full: 1024]", metavar="PIXELS")
+@options.count("--repeats", "Timed images of each way of sampling.", default=5)
+@options.choice(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to measure; auto takes the GPU if there is one.",
+    ("auto", "cpu", "cuda"),
+    "Where to measure; auto takes the GPU if there is one.",
 )
-@click.option(
+@options.choice(
     "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Of the weights; auto is bfloat16 on a GPU, float32 on a CPU.",
+    ("auto", "float32", "bfloat16"),
+    "Of the weights; auto is bfloat16 on a GPU, float32 on a CPU.",
 )
 @click.option(
     "--compile/--no-compile",
@@ -77,7 +48,7 @@ Examples:
     default=False,
     help="Measure again with the transformer's repeated blocks compiled.  [default: no]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the times as one JSON object.")
+@options.as_json("Print the times as one JSON object.")
 def gate(
     models: str,
     steps: int | None,
@@ -95,11 +66,10 @@ def gate(
     size alone. Prompt embeddings are given and the latents are not decoded, so that only sampling
     is measured. A ratio is the median of the rounds' ratios to the time without a negative.
     """
-    from npc_local.bench.gate import measure as gate_bench
-    from npc_local.bench.gate import random_flux
-    from npc_local.bench.gate import tables as gate_tables
+    from npc_local.bench.gate import random_flux, tables
+    from npc_local.bench.gate.measure import measure
     from npc_local.core.offline.switches import go_offline
-    from npc_local.core.terminal import libraries_quiet
+    from npc_local.core.terminal import Progress, libraries_quiet
 
     names = listed(models, "--model", tuple(random_flux.MODELS))
     go_offline()
@@ -117,30 +87,13 @@ def gate(
             )
             for name in names
         ]
-        results = []
-        progress = _progress()
-        total = sum(job.total_work(compiled=compiled) for job in jobs)
-        task = progress.add_task("starting", total=total)
-
-        def on_status(doing: str, work: float) -> None:
-            progress.update(task, advance=work, description=doing)
-
-        with progress:
+        timings = []
+        with Progress(sum(job.total_work(compiled=compiled) for job in jobs)) as progress:
             for job in jobs:
-                results += gate_bench.measure(job, compiled=compiled, on_status=on_status)
-        where = gate_tables.machine(jobs[0])
+                timings += measure(job, compiled=compiled, on_status=progress.advance)
+        machine = tables.machine(jobs[0])
     if as_json:
-        found = {"machine": where, "results": [result.as_dict() for result in results]}
-        print(json.dumps(found), file=stdout)
+        report = {"machine": machine, "results": [timing.as_dict() for timing in timings]}
+        print(json.dumps(report), file=stdout)
         return
-    print(f"{gate_tables.title(where)}\n\n{gate_tables.markdown(results)}", end="", file=stdout)
-
-
-def _progress() -> Progress:
-    """Return a bar on standard error, with time taken and time left."""
-    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
-
-    from npc_local.core.terminal import error_console
-
-    columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=error_console())
+    print(f"{tables.title(machine)}\n\n{tables.markdown(timings)}", end="", file=stdout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from npc_local.core.config.load import Config, ResolvedProfile
     from npc_local.core.config.settings import BackendSettings
 
-FORMATS = ("text", "markdown", "csv", "json")
 _ABOUT = {
     "geneval++": """GenEval++: 280 prompts of seven tags, judged right or wrong.
 
@@ -82,13 +81,15 @@ class _Asked:
     images: Path | None
     agents: int | None
     form: str
+    numbers: dict[str, int | None]  # of the profile, as `options.sampling` has them
 
 
 def suite_command(name: str) -> click.Command:
     """Return the command of one benchmark."""
 
     def run(**asked: Any) -> None:
-        values = {"data": None, "per_tag": None, "split": "test", **asked}
+        numbers = {name: asked.pop(name) for name in options.NUMBERS}
+        values = {"data": None, "per_tag": None, "split": "test", "numbers": numbers, **asked}
         code = _run(_Asked(suite=name, **values))
         click.get_current_context().exit(code)
 
@@ -98,34 +99,17 @@ def suite_command(name: str) -> click.Command:
     return click.command(name, epilog=_EXAMPLES[name])(run)
 
 
-def _own_options(name: str) -> list[Callable[[Any], Any]]:
+def _own_options(name: str) -> list[options.Decorator]:
     if name != "shapes":
-        return [
-            click.option(
-                "--data",
-                metavar="PATH",
-                type=click.Path(path_type=Path),
-                help="The published records, or their directory.  [default: models/benchmarks]",
-            )
-        ]
+        text = "The published records, or their directory.  [default: models/benchmarks]"
+        return [options.path("--data", text, metavar="PATH")]
     return [
-        click.option(
-            "--per-tag",
-            metavar="N",
-            type=click.IntRange(min=1),
-            help="Prompts drawn for each of the seven tags.  [default: 40]",
-        ),
-        click.option(
-            "--split",
-            type=click.Choice(["test", "train"]),
-            default="test",
-            show_default=True,
-            help="Held-out prompts, or the side for tuning.",
-        ),
+        options.count("--per-tag", "Prompts drawn for each of the seven tags.  [default: 40]"),
+        options.choice("--split", ("test", "train"), "Held-out prompts, or the side for tuning."),
     ]
 
 
-_OPTIONS: list[Callable[[Any], Any]] = [
+_OPTIONS: list[options.Decorator] = [
     click.option(
         "--arms",
         metavar="LIST",
@@ -140,11 +124,9 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         show_default=True,
         help="Benchmark seeds, comma-separated; each prompt runs once a seed.",
     ),
-    click.option(
+    options.count(
         "--limit",
-        metavar="N",
-        type=click.IntRange(min=1),
-        help="Take N prompts, evenly from all groups; more later adds to them.  [default: all]",
+        "Take N prompts, evenly from all groups; more later adds to them.  [default: all]",
     ),
     click.option(
         "--judge",
@@ -154,44 +136,30 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     ),
     options.profile,
     options.config,
+    options.sampling,
     options.overrides,
-    click.option(
+    options.path(
         "--out",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
-        help="Keeps every step; the same command goes on there.  [default: one for these settings "
+        "Keeps every step; the same command goes on there.  [default: one for these settings "
         "in ./npc-local-runs]",
+        metavar="DIR",
     ),
     click.option(
         "--fresh", is_flag=True, help="Begin anew, in DIR-2, DIR-3 and so on if DIR is taken."
     ),
     click.option("--retry-errors", is_flag=True, help="Do again the steps that failed."),
-    click.option(
+    options.path(
         "--export",
+        "Write each arm's images as the published scripts read them.",
         metavar="DIR",
-        type=click.Path(path_type=Path),
-        help="Write each arm's images as the published scripts read them.",
     ),
-    click.option(
+    options.path(
         "--images",
+        "Judge images made elsewhere, 1.jpg or 1.png and so on; no model makes any.",
         metavar="DIR",
-        type=click.Path(path_type=Path),
-        help="Judge images made elsewhere, 1.jpg or 1.png and so on; no model makes any.",
     ),
-    click.option(
-        "--agents",
-        metavar="N",
-        type=click.IntRange(min=1),
-        help="Steps of agents at once.  [default: 8]",
-    ),
-    click.option(
-        "--format",
-        "form",
-        type=click.Choice(FORMATS),
-        default="text",
-        show_default=True,
-        help="Of what is printed.",
-    ),
+    options.count("--agents", "Steps of agents at once.  [default: 8]"),
+    options.form,
 ]
 
 
@@ -236,7 +204,7 @@ def on_status(line: str) -> None:
 
 
 def render(found: dict[str, Any], form: str) -> str:
-    """Return a summary in one of `FORMATS`."""
+    """Return a summary in one of `options.FORMATS`."""
     import json
 
     from npc_local.bench.analysis import tables
@@ -262,7 +230,7 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> Job:
     from npc_local.run.pool import AGENTS
     from npc_local.run.supervisor import choose_directory
 
-    profile = config.profile(asked.profile)
+    profile = options.adjusted(config.profile(asked.profile), **asked.numbers)
     suite = _suite(asked)
     arms = [*ARMS] if asked.arms.strip() == "all" else listed(asked.arms, "--arms", [*ARMS])
     arms = ["base", *(arm for arm in arms if arm != "base")]  # what the others differ from

@@ -28,17 +28,16 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("model_dir", metavar="[MODEL_DIR]", required=False, type=click.Path(path_type=Path))
+@click.argument("model_dir", metavar="[MODEL_DIR]", required=False, type=options.PATH)
 @options.profile
 @options.config
 @options.overrides
-@click.option(
+@options.path(
     "--manifest",
+    "Check the files below it too: sizes, then SHA-256. Made by scripts/download_models.sh.",
     metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Check the files below it too: sizes, then SHA-256. Made by scripts/download_models.sh.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.as_json()
 @click.pass_context
 def doctor(
     ctx: click.Context,
