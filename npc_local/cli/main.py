@@ -181,8 +181,9 @@ def run(
     it has an --out.
 
     FILE ends in .txt (a prompt a line; blank lines and lines that begin with # are passed over),
-    .jsonl (an object a line) or .csv (with a header). Objects and rows have a prompt and, if
-    wanted, a seed and an id.
+    .jsonl (an object a line), .csv or .tsv (with a header). Objects and rows have a prompt (or
+    text, or caption) and, if wanted, a seed and an id. A pipe, and - for standard input, may be
+    any of these.
     """
     from npc_local.core.config.load import load_config
     from npc_local.core.offline.switches import go_offline
@@ -234,17 +235,18 @@ def _run_file(
 ) -> int:
     """Correct the prompts of a file, watched over by this process if it is a command's own."""
     from npc_local.core.terminal import libraries_quiet, plain
-    from npc_local.run.prompt_file import read_prompts
+    from npc_local.run.prompt_file import read_content, read_prompts
     from npc_local.run.supervisor import Link, can_supervise, choose_directory, supervise
 
-    orders = read_prompts(file, seed)
     link = Link()
+    content = read_content(file) if link.content is None else link.content
+    orders = read_prompts(file, seed, content)
     if link.directory is None:  # not in a child, whose parent has said it
         tell_markup(order.prompt for order in orders)
     directory = link.directory or choose_directory(out, fresh=fresh)
     if link.directory is None and can_supervise(ctx.meta[options.ARGUMENTS]):
         os.environ[options.DRAWN_SEED] = str(seed)
-        return supervise(directory, lambda what: click.echo(plain(what), err=True))
+        return supervise(directory, lambda what: click.echo(plain(what), err=True), content)
     from npc_local.run.batch import Job, run_batch
     from npc_local.run.factory import open_components
 

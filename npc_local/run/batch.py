@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from npc_local.run.factory import open_components
 from npc_local.run.journal.differences import differences
 from npc_local.run.output.result_folder import RECORD, ResultFolder, folder_name, is_whole
 from npc_local.run.pool import AGENTS, ENDS_RUN, default_in_flight, for_each
-from npc_local.run.prompt_file import Order
+from npc_local.run.prompt_file import Order, check_orders
 from npc_local.run.session import OpenComponents, is_run, open_session
 from npc_local.run.stages import Stages
 from npc_local.run.supervisor import Link
@@ -104,6 +105,7 @@ async def _run(job: Job, desk: _Desk) -> None:
         agents=agents,
         open_components=job.open_components,
         on_status=desk.tell,
+        admit=partial(check_orders, job.file, job.orders),
     ) as stages:
         desk.begun = True
         generators = 1 + len(stages.components.more_generators)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from npc_local.core.offline.egress import permit
 from npc_local.generator.base import Generator
 from npc_local.run.components import Components
 from npc_local.run.gpu_tenants import GpuTenants
+from npc_local.run.prompt_file import PromptReader
 from npc_local.salience.base import Scorer
 from npc_local.salience.encoders.source import Source
 
@@ -34,6 +35,7 @@ async def open_components(
     logs: Path | None = None,
     judge: str | None = None,
     on_status: Callable[[str], None] = log.warning,
+    admit: Callable[[Sequence[PromptReader]], None] = lambda readers: None,
 ) -> AsyncIterator[Components]:
     """Open everything that `profile` names, each backend once; `generator`, `scorer` replace its.
 
@@ -42,7 +44,8 @@ async def open_components(
     how much memory it may take. `logs` is the directory for what models answer, word for word
     (NAME.replies.jsonl), and for the logs of servers that are started (NAME.log). `judge` is the
     one of the profile's backends that judges results, if any does. `on_status` is told of starts,
-    restarts and retries.
+    restarts and retries. `admit` is given who reads the prompts, before any server starts, and may
+    refuse them.
 
     Raises:
         ConfigError: an entry points at something that cannot be used.
@@ -71,6 +74,7 @@ async def open_components(
                 on_status=on_status,
             )
             backends[name] = await stack.enter_async_context(opening)
+        admit((backends[profile.verifier], backends[profile.proposer], scorer))
         sharing = None
         if tenants is not None:
             sharing = await tenants.share()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from npc_local.agents import Rules
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.hashing import code_digest
 from npc_local.core.versions import libraries
@@ -34,25 +35,35 @@ def run_identity(profile: ResolvedProfile, components: Components) -> dict[str, 
     Raises:
         ModelFilesError: a file cannot be read.
     """
+    identity = settings_identity(profile)
+    for part, component in (
+        ("generator", components.generator),
+        ("encoder", components.scorer),
+        ("verifier", components.verifier),
+        ("captioner", components.captioner),
+        ("proposer", components.proposer),
+    ):
+        identity[part]["fingerprint"] = component.fingerprint()
+    return {**identity, "rules": asdict(components.rules)}
+
+
+def settings_identity(profile: ResolvedProfile) -> dict[str, Any]:
+    """Return what of `run_identity` can be told before a model is read or a server started."""
     away = {"path", "device", "more_devices", "gguf", "loras"}
-    backends = profile.backends
-    agents = {
-        "verifier": (backends[profile.verifier], components.verifier),
-        "captioner": (backends[profile.captioner], components.captioner),
-        "proposer": (backends[profile.proposer], components.proposer),
-    }
     described = {"kind", "model", "temperature", "max_pixels", "image_factor"}
+    agents = {
+        "verifier": profile.verifier,
+        "captioner": profile.captioner,
+        "proposer": profile.proposer,
+    }
     return {
         "candidates": profile.candidates,
-        "rules": asdict(components.rules),
-        "generator": profile.generator.model_dump(mode="json", exclude=away)
-        | {"fingerprint": components.generator.fingerprint()},
-        "encoder": profile.encoder.model_dump(mode="json", exclude={"path", "device"})
-        | {"fingerprint": components.scorer.fingerprint()},
+        "rules": asdict(Rules(profile.strictness, profile.votes, profile.proposals)),
+        "generator": profile.generator.model_dump(mode="json", exclude=away),
+        "encoder": profile.encoder.model_dump(mode="json", exclude={"path", "device"}),
         **{
-            role: settings.model_dump(mode="json", include=described)
-            | {"fingerprint": backend.fingerprint()}
-            for role, (settings, backend) in agents.items()
+            role: profile.backends[name].model_dump(mode="json", include=described)
+            for role, name in agents.items()
         },
         "code": {kind: code_digest(*parts) for kind, parts in CODE.items()},
         "versions": libraries(),

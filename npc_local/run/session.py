@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
+    suppress,
 )
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,10 +19,12 @@ from npc_local.core.errors import StorageError
 from npc_local.core.files import paths
 from npc_local.run.components import Components
 from npc_local.run.factory import open_components
-from npc_local.run.identity import run_identity
+from npc_local.run.identity import run_identity, settings_identity
 from npc_local.run.journal import lock as runlock
+from npc_local.run.journal.home import check_settings, prepare
 from npc_local.run.journal.journal import Journal
 from npc_local.run.journal.lock import RunLock
+from npc_local.run.prompt_file import PromptReader
 from npc_local.run.stages import Stages
 
 
@@ -44,6 +47,7 @@ class OpenComponents(Protocol):
         logs: Path | None,
         judge: str | None,
         on_status: Callable[[str], None],
+        admit: Callable[[Sequence[PromptReader]], None],
     ) -> AbstractAsyncContextManager[Components]:
         """Return the components, open while inside."""
         ...
@@ -61,6 +65,7 @@ async def open_session(
     open_components: OpenComponents = open_components,
     open_journal: Callable[[Path, Mapping[str, Any]], Journal] = Journal.open,
     on_status: Callable[[str], None],
+    admit: Callable[[Sequence[PromptReader]], None] = lambda readers: None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> AsyncIterator[Stages]:
     """Open a profile for a run of many stages.
@@ -76,17 +81,18 @@ async def open_session(
         open_journal: opens the journal.
         on_status: is told what is waited for, and what of the journal is damaged, however the run
             ends.
+        admit: is given who reads the prompts, before any server starts, and may refuse them.
         on_step: called in the generator's thread after each denoising step, with (steps done,
             steps in all).
 
     Raises:
         NpcError: of any kind; nothing has been made then.
     """
-    if journal is not None and is_run(journal):
-        RunLock(journal).release()  # before a server takes the GPU from the run that holds it
     async with AsyncExitStack() as stack:
+        if journal is not None:  # before a server takes the GPU from the run that holds it
+            stack.enter_context(_home(journal, settings_identity(profile) | dict(same or {})))
         components = await stack.enter_async_context(
-            open_components(profile, logs=logs, judge=judge, on_status=on_status)
+            open_components(profile, logs=logs, judge=judge, on_status=on_status, admit=admit)
         )
         kept = None
         if journal is not None:
@@ -97,6 +103,27 @@ async def open_session(
             kept = stack.enter_context(open_journal(journal, {**identity, **(same or {})}))
             stack.enter_context(_noticed(kept, on_status))
         yield Stages(components, kept, agents=agents, on_step=on_step)
+
+
+@contextmanager
+def _home(directory: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Make sure that a run can go on or begin in a directory, which goes again if nothing comes.
+
+    Raises:
+        ConfigError: the run there has other settings.
+        StorageError: it is in use, holds something else, or cannot be written to.
+    """
+    directory = paths.absolute(directory)
+    new = prepare(directory)
+    try:
+        if is_run(directory):
+            RunLock(directory).release()
+        check_settings(directory, settings)
+        yield
+    finally:
+        if new:
+            with suppress(OSError):  # not empty: something came
+                directory.rmdir()
 
 
 @contextmanager

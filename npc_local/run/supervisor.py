@@ -16,10 +16,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,7 @@ from typing import Any, TextIO
 
 from npc_local.core.errors import DeviceLostError, NpcError, StorageError
 from npc_local.core.files import paths
+from npc_local.core.files.atomic import cannot_write
 from npc_local.run.journal import database as journal_file
 
 INTERRUPTED = 130
@@ -44,7 +46,7 @@ def can_supervise(arguments: Sequence[str]) -> bool:
     return ours and _VARIABLE not in os.environ
 
 
-def supervise(directory: Path, on_status: Callable[[str], None]) -> int:
+def supervise(directory: Path, on_status: Callable[[str], None], content: bytes = b"") -> int:
     """Have a child do this command line's work in `directory`; return its exit code.
 
     A child that dies by a signal, or loses its GPU, is started again. SIGINT and SIGTERM go to the
@@ -53,13 +55,16 @@ def supervise(directory: Path, on_status: Callable[[str], None]) -> int:
     Args:
         directory: the run directory, absolute; the journal in it says whether a child got further.
         on_status: is told of each death.
+        content: what a child need not read again, as it could not from a pipe: the prompts.
 
     Raises:
+        StorageError: there is no room for the prompts.
         NpcError: children die without getting further.
     """
-    watch = _Watch(directory)
     rows, futile = _rows(directory), 0
-    with watch.forwarding():
+    with ExitStack() as stack:
+        watch = _Watch(directory, _handed_on(stack, content))
+        stack.enter_context(watch.forwarding())
         while True:
             code = watch.run_child()
             if watch.stopped:
@@ -106,23 +111,43 @@ def _is_new(path: Path) -> bool:
     return paths.is_dir(path, StorageError) and not paths.children(path, StorageError)
 
 
+def _handed_on(stack: ExitStack, content: bytes) -> int:
+    """Return the descriptor of a file without a name that holds `content` until the stack ends.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        file.write(content)
+        file.flush()
+    except OSError as error:
+        raise cannot_write(Path(tempfile.gettempdir()), error) from error
+    return file.fileno()
+
+
 class Link:
     """What a run says to whoever watches over it, or to nobody.
 
     Attributes:
         directory: the run directory, where a parent has chosen one.
+        content: what a parent has read of prompts, if there is a parent.
         stdout: where lines go; None: nowhere, with a parent or without.
     """
 
     def __init__(self) -> None:
         """Find the parent, if there is one."""
         self.directory: Path | None = None
+        self.content: bytes | None = None
         self.stdout: TextIO | None = None
         self._skip = 0
         self._socket: socket.socket | None = None
         if (handed_over := os.environ.pop(_VARIABLE, None)) is not None:
             found = json.loads(handed_over)
             self.directory, self._skip = Path(found["directory"]), found["printed"]
+            with open(found["content"], "rb") as stream:
+                stream.seek(0)  # another child may have read it
+                self.content = stream.read()
             self._socket = socket.socket(fileno=found["descriptor"])
             self._socket.set_inheritable(False)
             faulthandler.enable()  # of a child that crashes, at least where
@@ -162,6 +187,7 @@ class _Watch:
     """What the parent knows of its children."""
 
     directory: Path
+    content: int  # descriptor of a file
     printed: int = 0
     tasks: dict[int, str] = field(default_factory=dict)
     stopped: bool = False
@@ -185,6 +211,7 @@ class _Watch:
         handed_over = {
             "directory": os.fspath(self.directory),
             "printed": self.printed,
+            "content": self.content,
             "descriptor": theirs.fileno(),
         }
         with ours:
@@ -192,7 +219,7 @@ class _Watch:
                 self.child = subprocess.Popen(
                     [sys.executable, *sys.orig_argv[1:]],
                     env={**os.environ, _VARIABLE: json.dumps(handed_over)},
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=(self.content, theirs.fileno()),
                     process_group=0,  # a Ctrl-C is for the parent, which passes it on: once
                 )
             if self.stopped:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -353,6 +355,91 @@ def test_two_commands_on_one_directory_are_refused_before_any_server_starts(home
     assert result.exit_code == StorageError.exit_code
     assert f"in use by process {os.getpid()} on " in result.stderr
     assert opened == []
+
+
+def symbolic_link():
+    Path("elsewhere").mkdir()
+    Path("out").symlink_to("elsewhere")
+
+
+def foreign_directory():
+    Path("out").mkdir()
+    Path("out/mine.txt").write_text("mine")
+
+
+def full_disk(monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "options", "error", "message"),
+    [
+        (symbolic_link, [], StorageError, "out: a symbolic link; name the directory"),
+        (lambda: Path("out").touch(), [], StorageError, "out: a file; name a directory"),
+        (foreign_directory, [], StorageError, "holds something else (mine.txt)"),
+        (full_disk, [], StorageError, "out: cannot be written: No space left on device"),
+        (run, ["--candidates", 2], ConfigError, "settings (candidates: 3 there, 2 now)"),
+        (run, ["--seed", 1], ConfigError, "settings (seed: 0 there, 1 now)"),
+        (run, ["--set", "generators.tiny.steps=9"], ConfigError, "generator.steps: 4 there, 9 now"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_refused_before_anything_is_opened(
+    home, monkeypatch, prepare, options, error, message
+):
+    prepare(monkeypatch) if prepare is full_disk else prepare()
+    before = sorted(Path().glob("out*"))
+    opened = []
+    monkeypatch.setitem(OPENS, "components", lambda profile, **_: opened.append(profile))
+    result = run(*options)
+    assert result.exit_code == error.exit_code
+    assert message in result.stderr
+    assert opened == []
+    assert sorted(Path().glob("out*")) == before
+
+
+def test_prompts_that_nobody_can_use_are_refused_together_and_nothing_is_left(home, monkeypatch):
+    class Picky:
+        def accepts(self, prompt):
+            if prompt != "one":
+                raise PromptError(f"{prompt!r} is unknown", "Known is: one.")
+
+    @asynccontextmanager
+    async def open_picky(profile, *, admit, **_):
+        admit([Picky()])
+        yield cast_of(home)
+
+    monkeypatch.setitem(OPENS, "components", open_picky)
+    result = run()
+    assert result.exit_code == PromptError.exit_code
+    lines = result.stderr.splitlines()
+    assert lines[0] == f"error: p.jsonl, line 1: {FIVE[0]!r} is unknown"
+    assert [line.partition(":")[0] for line in lines[1:4]] == [
+        f"p.jsonl, line {number}" for number in (2, 4, 5)
+    ]
+    assert lines[4:] == ["Known is: one."]
+    assert not Path("out").exists()
+    assert home.lines() == []
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/stdin", "<(cat)"])
+def test_prompts_from_a_pipe_reach_the_child_that_corrects_them(tmp_path, source):
+    program = f"{sys.executable} -m npc_local run --out out --prompts"
+    done = subprocess.run(
+        ["bash", "-c", f"{program} {source} 0<&0"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        input="two red circles\na purple elephant\n",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == PromptError.exit_code, done.stderr
+    assert ", line 2: " in done.stderr
+    assert "elephant" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

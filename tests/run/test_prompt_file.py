@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npc_local.core.errors import ConfigError, NpcError, PromptError
+from npc_local.core.errors import ConfigError, ModelFilesError, NpcError, PromptError
 from npc_local.core.prompts import is_control
-from npc_local.run.prompt_file import Order, read_prompts
+from npc_local.run.prompt_file import STDIN, Order, check_orders, read_content, read_prompts
 
 TEXTS = st.text(min_size=1, max_size=40).filter(
     lambda text: text.strip() and not any(is_control(c) and c not in "\n\t" for c in text)
@@ -71,7 +74,7 @@ def test_any_bytes_are_prompts_or_an_error_of_ours(tmp_path_factory, name, conte
     [
         ("p.txt", "a\n\nb \x07\n", PromptError, "p.txt, line 3: the prompt has the control"),
         ("p.txt", "a\n" + "b" * 2001, PromptError, "line 2: the prompt has 2,001 characters"),
-        ("p.txt", b"a\nb\xff", ConfigError, "p.txt, line 2: not UTF-8"),
+        ("p.txt", b"a\nb\xff", ConfigError, "p.txt, line 2: not UTF-8; save it as UTF-8"),
         ("p.txt", "# nothing\n", ConfigError, "p.txt: no prompt in it"),
         ("p.jsonl", "", ConfigError, "p.jsonl: no prompt in it"),
         ("p.jsonl", '{"prompt": "a"}\n[1]', ConfigError, "line 2: not a JSON object"),
@@ -95,7 +98,7 @@ def test_any_bytes_are_prompts_or_an_error_of_ours(tmp_path_factory, name, conte
         ("p.csv", 'prompt\n"a" b\n', ConfigError, "line 2: not CSV"),
         ("p.csv", 'prompt\n"a\n', ConfigError, "line 2: not CSV"),
         ("p.csv", "prompt,seed\na,x\n", ConfigError, "line 2: seed: found 'x'; must be"),
-        ("p.yaml", "a", ConfigError, "p.yaml: must end in .txt, .jsonl or .csv"),
+        ("p.yaml", "a", ConfigError, "p.yaml: must end in .txt, .jsonl, .csv or .tsv"),
     ],
 )
 def test_a_bad_file_is_refused_by_name_and_line(tmp_path, name, content, kind, message):
@@ -115,5 +118,117 @@ def test_all_bad_lines_are_named_up_to_ten(tmp_path):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match=r"none\.txt: cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"none\.txt: no such file"):
         read_prompts(tmp_path / "none.txt", 0)
+
+
+# ---- what other programs write -------------------------------------------------------------------
+
+ROWS = [("id", "Prompt", "Seed"), ("a", "two dogs, one cat", "3"), ("b", "Gänse; drei", "")]
+WANTED = (Order(1, "two dogs, one cat", 3, "a"), Order(2, "Gänse; drei", 7, "b"))
+
+
+def table(delimiter, rows=ROWS):
+    file = io.StringIO()
+    csv.writer(file, delimiter=delimiter).writerows(rows)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p"])
+def test_a_table_is_read_however_it_was_saved(tmp_path, encoding, delimiter, name):
+    assert read(tmp_path, name, table(delimiter).encode(encoding)) == WANTED
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p"])
+def test_text_is_read_in_every_encoding_with_a_mark(tmp_path, name):
+    text = '{"prompt": "Gänse"}' if name != "p.txt" else "Gänse"
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        assert read(tmp_path, name, text.encode(encoding)) == (Order(1, "Gänse", 7),)
+
+
+@pytest.mark.parametrize("column", ["prompt", "Prompt", " PROMPT ", "text", "Text", "caption"])
+def test_the_prompt_may_be_called_as_other_tools_call_it(tmp_path, column):
+    assert read(tmp_path, "p.csv", f"n;{column}\n1;a cat\n") == (Order(1, "a cat", 7),)
+    line = json.dumps({column: "a cat", "Seed": 3})
+    assert read(tmp_path, "p.jsonl", line) == (Order(1, "a cat", 3),)
+
+
+def test_of_several_names_the_first_counts(tmp_path):
+    assert read(tmp_path, "p.csv", "caption,text,prompt\nc,t,p\n") == (Order(1, "p", 7),)
+    assert read(tmp_path, "p.csv", "caption,text\nc,t\n") == (Order(1, "t", 7),)
+
+
+def test_what_a_spreadsheet_leaves_behind_is_passed_over(tmp_path):
+    text = "sep=;\nprompt;seed;;\na cat;3;;\n;;;\ntwo dogs;;;\n"
+    assert read(tmp_path, "p.csv", text) == (Order(1, "a cat", 3), Order(2, "two dogs", 7))
+    with pytest.raises(ConfigError, match="line 5: 5 fields, where the header has 2"):
+        read(tmp_path, "p.csv", text.replace("two dogs;;;", "two dogs;;;;x"))
+
+
+def test_what_has_no_suffix_tells_what_it_is(tmp_path):
+    assert read(tmp_path, "p", "prompt\na cat, a dog\n") == (
+        Order(1, "prompt", 7),
+        Order(2, "a cat, a dog", 7),
+    )
+    assert read(tmp_path, "p", '\n{"text": "a cat"}\n') == (Order(1, "a cat", 7),)
+    assert read(tmp_path, "p", "id\tcaption\n1\ta cat\n") == (Order(1, "a cat", 7, "1"),)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5), st.sampled_from([",", ";", "\t"]), st.booleans())
+def test_whatever_a_prompt_holds_survives_a_table(tmp_path_factory, texts, delimiter, wide):
+    rows = [("id", "prompt"), *((str(n), text) for n, text in enumerate(texts))]
+    content = table(delimiter, rows).encode("utf-16" if wide else "utf-8")
+    orders = read(tmp_path_factory.getbasetemp(), "p.csv", content)
+    assert [order.prompt for order in orders] == [text.strip() for text in texts]
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=["a cat\n"], daemon=True).start()
+    content = read_content(pipe)
+    assert read_prompts(pipe, 7, content) == (Order(1, "a cat", 7),)
+
+
+def test_standard_input_is_named_as_such(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a cat\n")))
+    assert read_prompts(STDIN, 7) == (Order(1, "a cat", 7),)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(ConfigError, match="standard input: no prompt in it"):
+        read_prompts(STDIN, 7)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ConfigError, match="standard input: cannot be read"):
+        read_content(STDIN)
+
+
+# ---- whether anybody can use them ----------------------------------------------------------------
+
+
+class Picky:
+    """Reads what has no x in it."""
+
+    def accepts(self, prompt):
+        if "x" in prompt:
+            raise PromptError(f"{prompt!r} has an x", "The world has no x.")
+
+
+def test_all_that_nobody_can_use_is_named_and_what_is_known_is_said_once():
+    orders = [Order(n, "x" * (n % 2 + 1), 7, line=n + 4) for n in range(1, 31)]
+    with pytest.raises(PromptError) as refusal:
+        check_orders(Path("p.txt"), orders, [Picky(), Picky()])
+    lines = str(refusal.value).splitlines()
+    assert lines[0] == "p.txt, line 5: 'xx' has an x"
+    assert lines[9].startswith("p.txt, line 14: ")
+    assert lines[10:] == ["and 20 more lines", "The world has no x."]
+
+
+def test_what_all_can_use_passes_and_a_reader_that_cannot_read_ends_it():
+    class Blind:
+        def accepts(self, prompt):
+            raise ModelFilesError("no parser")
+
+    check_orders(Path("p.txt"), [Order(1, "a", 7)], [Picky()])
+    with pytest.raises(ModelFilesError, match="no parser"):
+        check_orders(Path("p.txt"), [Order(1, "a", 7)], [Picky(), Blind()])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ from npc_local.run.journal.images import DAMAGED
 _BEFORE = {runlock.NAME, "logs", "images", DAMAGED}  # what a run may have before its database
 
 
-def prepare(directory: Path) -> None:
-    """Make the directory, or refuse one that holds something else.
+def prepare(directory: Path) -> bool:
+    """Make the directory, or refuse one that holds something else; return whether it is new.
 
     Raises:
-        StorageError: it is a file or a symbolic link, holds something else, or cannot be made.
+        StorageError: it is a file or a symbolic link, holds something else, cannot be made, or
+            cannot be written to.
     """
     try:
         if paths.is_symlink(directory, StorageError):
@@ -34,6 +37,7 @@ def prepare(directory: Path) -> None:
             )
         if paths.exists(directory, StorageError) and not paths.is_dir(directory, StorageError):
             raise StorageError(f"{directory}: a file; name a directory")
+        new = not paths.exists(directory, StorageError)
         directory.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in paths.children(directory, StorageError)}
     except OSError as error:
@@ -41,6 +45,50 @@ def prepare(directory: Path) -> None:
     if not names & {journal_file.NAME, IDENTITY} and (others := names - _BEFORE):
         raise StorageError(
             f"{directory}: holds something else ({min(others)}); name a new directory"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass  # only a write tells whether one can write
+    except OSError as error:
+        if new:
+            with suppress(OSError):
+                directory.rmdir()
+        raise cannot_write(directory, error) from error
+    return new
+
+
+def check_settings(directory: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run of other settings, by those that are known before it is opened.
+
+    Args:
+        directory: the run directory; there may be no run in it yet.
+        settings: some of what the run's identity will be.
+
+    Raises:
+        ConfigError: the run there has others.
+    """
+    there = _read_identity(directory / IDENTITY)
+    if there is not None:
+        now = json.loads(canonical(settings))
+        _refuse(directory, differences(_part(there, now), now))
+
+
+def _part(tree: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a tree has its place in another one too."""
+    return {
+        key: _part(value, like[key])
+        if isinstance(value, Mapping) and isinstance(like[key], Mapping)
+        else value
+        for key, value in tree.items()
+        if key in like
+    }
+
+
+def _refuse(directory: Path, changes: Sequence[str]) -> None:
+    if changes:
+        raise ConfigError(
+            f"{directory}: a run with other settings ({'; '.join(changes)}); set them back, or "
+            "begin a new run in a new directory"
         )
 
 
@@ -56,11 +104,8 @@ def identify(directory: Path, database: sqlite3.Connection, identity: Mapping[st
     with readable_errors(directory / journal_file.NAME):
         found = database.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()
         there = _read_identity(file) if found is None else json.loads(found[0])
-        if there is not None and (changes := differences(there, now)):
-            raise ConfigError(
-                f"{directory}: a run with other settings ({'; '.join(changes)}); set them back, or "
-                "begin a new run in a new directory"
-            )
+        if there is not None:
+            _refuse(directory, differences(there, now))
         if found is None:
             database.execute("INSERT INTO meta VALUES ('identity', ?)", (canonical(now),))
     if _read_identity(file) != now:
