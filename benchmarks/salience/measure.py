@@ -94,59 +94,60 @@ def measure(
     """
     import torch
 
-    matrices = sum(p.numel() for p in model.parameters()) - model.shared.weight.numel()
-    machine = _machine(model.device)
-    probe = _Probe(model)
-    ways: list[Way] = []
-
-    def timed(name: str, dtype: str, work: Callable[[Case], object], rounds: int) -> None:
-        on_status(f"{name}, {dtype}")
-        for case in some[:1] if name == "authors" else some:
-            work(case)  # warms up kernels, and shows the words to those that keep them
-        times = []
-        with probe.counting() as counted:
-            for _ in range(rounds):
-                for case in some:
-                    begun = time.perf_counter()
-                    work(case)
-                    times.append(time.perf_counter() - begun)
-        number = rounds * len(some)
-        tokens, passes = counted.tokens / number, counted.passes / number
-        operations = (2 * matrices * counted.tokens + counted.attention) / number
-        width = 4 if dtype == "float32" else 2
-        read = passes * matrices * width
-        floor = max(operations / machine.flops[dtype], read / machine.bandwidth)
-        ways.append(Way(name, dtype, median(times), tokens, passes, operations, read, floor))
-
+    clock = _Clock(model, some, on_status)
     authors = _Authors(model)
     scores_of: dict[Case, list[float]] = {}
-    timed("authors", "float32", lambda case: scores_of.update({case: authors(case)}), 1)
+    clock.time("authors", "float32", lambda case: scores_of.update({case: authors(case)}), 1)
     ours = _Ours(model)
     for formula in ("released", "paper"):
-        for state in ("cold", "warm"):
-            score = ours.cold if state == "cold" else ours.warm
-            timed(f"{formula}, {state}", "float32", partial(score, formula), repeats)
+        for state, score in (("cold", ours.cold), ("warm", ours.warm)):
+            clock.time(f"{formula}, {state}", "float32", partial(score, formula), repeats)
     exact = agreement(list(scores_of.values()), [ours.cold("released", case) for case in some])
     on_status(f"{len(many)} prompts at once, float32")
-    full, minute = ours.batch(many)
-    batched = {"float32": minute}
+    full, full_minute = ours.batch(many)
 
     model.to(torch.bfloat16)
     ours = _Ours(model)
-    for state in ("cold", "warm"):
-        score = ours.cold if state == "cold" else ours.warm
-        timed(f"released, {state}", "bfloat16", partial(score, "released"), repeats)
+    for state, score in (("cold", ours.cold), ("warm", ours.warm)):
+        clock.time(f"released, {state}", "bfloat16", partial(score, "released"), repeats)
     on_status(f"{len(many)} prompts at once, bfloat16")
-    half, batched["bfloat16"] = ours.batch(many)
+    half, half_minute = ours.batch(many)
     return Results(
-        parameters=matrices + model.shared.weight.numel(),
-        ways=tuple(ways),
+        parameters=clock.matrices + model.shared.weight.numel(),
+        ways=tuple(clock.ways),
         exact=exact,
         bfloat16=agreement(full, half),
         exact_prompts=len(some),
         bfloat16_prompts=len(many),
-        batched=batched,
+        batched={"float32": full_minute, "bfloat16": half_minute},
     )
+
+
+class _Clock:
+    """Times ways of scoring the same prompts on one model; `ways` has what it has measured."""
+
+    def __init__(self, model: Any, cases: Sequence[Case], on_status: OnStatus) -> None:
+        self.matrices = sum(p.numel() for p in model.parameters()) - model.shared.weight.numel()
+        self.ways: list[Way] = []
+        self._cases, self._on_status = cases, on_status
+        self._machine, self._probe = _machine(model.device), _Probe(model)
+
+    def time(self, name: str, dtype: str, work: Callable[[Case], object], rounds: int) -> None:
+        """Time `work` on each prompt, `rounds` times over."""
+        self._on_status(f"{name}, {dtype}")
+        for case in self._cases[:1] if name == "authors" else self._cases:
+            work(case)  # warms up kernels, and shows the words to those that keep them
+        times = []
+        with self._probe.counting() as count:
+            for case in list(self._cases) * rounds:
+                begun = time.perf_counter()
+                work(case)
+                times.append(time.perf_counter() - begun)
+        tokens, passes = count.tokens / len(times), count.passes / len(times)
+        operations = 2 * self.matrices * tokens + count.attention / len(times)
+        read = passes * self.matrices * (4 if dtype == "float32" else 2)
+        floor = max(operations / self._machine.flops[dtype], read / self._machine.bandwidth)
+        self.ways.append(Way(name, dtype, median(times), tokens, passes, operations, read, floor))
 
 
 def agreement(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> Agreement:

@@ -62,11 +62,11 @@ _SPELLINGS = (("gray", "grey"), ("colour", "color"))
 def bases(word: str) -> frozenset[str]:
     """Return all that a word, in any form and spelling, may come from, itself included."""
     word = _plain(word)
-    found = frontier = {DIGITS.get(word, word)}
+    forms = frontier = {DIGITS.get(word, word)}
     for _ in range(_STEPS):
-        frontier = {base for form in frontier for base in _before(form)} - found
-        found = found | frontier
-    return frozenset(found)
+        frontier = {base for form in frontier for base in _before(form)} - forms
+        forms = forms | frontier
+    return frozenset(forms)
 
 
 def ends_in_s(word: str) -> bool:
@@ -77,7 +77,7 @@ def ends_in_s(word: str) -> bool:
 def _plain(word: str) -> str:
     """Return a word in one spelling: no case, no accents, no possessive."""
     decomposed = unicodedata.normalize("NFKD", word.casefold())
-    letters = "".join(one for one in decomposed if not "\u0300" <= one <= "\u036f")
+    letters = "".join(sign for sign in decomposed if not "\u0300" <= sign <= "\u036f")
     word = unicodedata.normalize("NFC", letters).removesuffix("'s")
     for spelling, other in _SPELLINGS:
         word = word.replace(spelling, other)
@@ -86,27 +86,25 @@ def _plain(word: str) -> str:
 
 def _before(word: str) -> set[str]:
     """Return what a word may be an inflected form of, one step back."""
-    found = _singulars(word) | _verbs(word)
-    if word in _IRREGULAR:
-        found.add(_IRREGULAR[word])
-    return found
+    irregular = {_IRREGULAR[word]} if word in _IRREGULAR else set()
+    return _singulars(word) | _verbs(word) | irregular
 
 
 def _singulars(word: str) -> set[str]:
-    found = {
+    singulars = {
         word.removesuffix(plural) + singular
         for endings, left in ((_IRREGULAR_NOUNS, 0), (_ENDINGS, 2))
         for plural, singular in endings
         if word.endswith(plural) and len(word) >= len(plural) + left
     }
     if word.endswith("s") and len(word) > 2 and word not in _NO_PLURALS and not _is_double(word):
-        found.add(word[:-1])
+        singulars.add(word[:-1])
     if word.endswith("es") and len(word) > 3:
         stem = word[:-2]
         if stem.endswith(("s", "x", "z", "ch", "sh")) or (stem.endswith("o") and len(stem) > 3):
-            found.add(stem)
-        found.add(f"{stem}is")  # oases
-    return found
+            singulars.add(stem)
+        singulars.add(f"{stem}is")  # oases
+    return singulars
 
 
 def _is_double(word: str) -> bool:
@@ -121,16 +119,16 @@ def _keeps_its_s(word: str) -> bool:
 
 def _verbs(word: str) -> set[str]:
     """Return the verbs of which a word may be a form in -ing or -ed."""
-    found: set[str] = set()
+    verbs: set[str] = set()
     for ending in ("ing", "ed"):
         base = word.removesuffix(ending)
         if base == word or len(base) < 3 or not _VOWELS & set(base) or word in _NOUNS_IN_ING:
             continue
-        found.add(base)
+        verbs.add(base)
         if base[-1] == "u" or base[-1] not in _VOWELS:
-            found.add(f"{base}e")  # "rid" and "ride" for "riding"
+            verbs.add(f"{base}e")  # "rid" and "ride" for "riding"
         if base[-1] == base[-2]:
-            found.add(base[:-1])
+            verbs.add(base[:-1])
         if ending == "ed" and base.endswith("i"):
-            found.add(f"{base[:-1]}y")  # carried
-    return found
+            verbs.add(f"{base[:-1]}y")  # carried
+    return verbs

@@ -28,6 +28,7 @@ _PASTED = re.compile(
 _PIECES = re.compile(
     r"<\w[\w-]*:[^<>\n]*>"  # <lora:add_detail:0.8>
     r"|(?<!\w)\(?(?i:embedding):[\w./\\-]+(?::" + _NUMBER + r")?\)?"
+    r"|withLora\([^()]*\)"
     r"|https?://\S+"
     r"|__[\w*/.-]*[\w*]__"  # a wildcard
 )
@@ -70,6 +71,8 @@ _REFERRING = frozenset({"sref", "cref", "oref"})
 _WEIGHT_BEFORE = re.compile(rf"(?<![\w.:])({_NUMBER})::")
 _WEIGHT_BEHIND = re.compile(rf"::(?:\s?({_NUMBER}))?(?![\w.])|::")
 _INNER_WEIGHT = re.compile(rf"(?<!\d):\s*({_NUMBER})\s*$")
+# A bracket that nobody has closed, or opened.
+_HALF_WEIGHT = re.compile(r"(?<=[^\W\d]):\d*\.\d+(?=\s*(?:\)|,|$))")
 _WHEN = re.compile(rf":\s*{_NUMBER}\s*$")
 _CHOSEN = re.compile(r"^\s*\d+(?:-\d+)?\$\$(?:[^$|]*\$\$)?")  # {2$$a|b}: two of them
 _OPTION_WEIGHT = re.compile(rf"^\s*{_NUMBER}::|:\s*{_NUMBER}\s*$")
@@ -111,13 +114,13 @@ def words(prompt: str) -> str:
 
 def note(prompts: Iterable[str]) -> str | None:
     """Return one line for people that names the markup of some prompts; None if there is none."""
-    found = list(dict.fromkeys(piece for prompt in prompts for piece in read(prompt).markup))
-    if not found:
+    pieces = list(dict.fromkeys(piece for prompt in prompts for piece in read(prompt).markup))
+    if not pieces:
         return None
-    more = f" and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
+    more = f" and {len(pieces) - _MOST_TOLD} more" if len(pieces) > _MOST_TOLD else ""
     return (
         f"markup of other tools is passed to the generator as it is, and is nothing that an image "
-        f"is checked for: {', '.join(found[:_MOST_TOLD])}{more}"
+        f"is checked for: {', '.join(pieces[:_MOST_TOLD])}{more}"
     )
 
 
@@ -152,15 +155,15 @@ class _Eraser:
 
     def rest(self) -> str:
         """Return the prompt with what has been taken out so far blank."""
-        return "".join(self.erased.get(at, one) for at, one in enumerate(self.prompt))
+        return "".join(self.erased.get(at, sign) for at, sign in enumerate(self.prompt))
 
     def reading(self) -> Reading:
         """Return what is left."""
         if not self.pieces:
             return Reading(self.prompt, self.prompt, ())
         spelt = "".join(
-            self.spelt_out.get(at, "") + self.erased.get(at, one)
-            for at, one in enumerate(self.prompt)
+            self.spelt_out.get(at, "") + self.erased.get(at, sign)
+            for at, sign in enumerate(self.prompt)
         )
         return Reading(self.rest(), _tidied(spelt), tuple(self._told()))
 
@@ -194,7 +197,7 @@ def _pieces(eraser: _Eraser) -> None:
         if eraser.is_free(match.start()):
             eraser.erase(*match.span(), mark="," if "//" in match.group() else " ")
     # Where all is written in capitals, so is what a hand breaks.
-    if any(one.islower() for one in eraser.rest()):
+    if any(map(str.islower, eraser.rest())):
         for match in _WORDS.finditer(eraser.prompt):
             if eraser.is_free(match.start()):
                 eraser.erase(*match.span(), mark=",")
@@ -250,14 +253,14 @@ def _brackets(eraser: _Eraser) -> None:
 def _pairs(eraser: _Eraser) -> Iterator[tuple[int, int]]:
     r"""Yield the places of brackets that belong together; `\(` is a character like others."""
     opened: list[int] = []
-    for at, one in enumerate(eraser.prompt):
-        if one not in _OPENING + _CLOSING or not eraser.is_free(at):
+    for at, sign in enumerate(eraser.prompt):
+        if sign not in _OPENING + _CLOSING or not eraser.is_free(at):
             continue
         if at and eraser.prompt[at - 1] == "\\":
             eraser.erase(at - 1, at)
-        elif one in _OPENING:
+        elif sign in _OPENING:
             opened.append(at)
-        elif opened and _OPENING.index(eraser.prompt[opened[-1]]) == _CLOSING.index(one):
+        elif opened and _OPENING.index(eraser.prompt[opened[-1]]) == _CLOSING.index(sign):
             yield opened.pop(), at
 
 
@@ -299,9 +302,9 @@ def _options(bracket: str, inside: str) -> list[str] | None:
 def _split(text: str, mark: str) -> list[str]:
     """Split a text at a mark that stands outside all brackets."""
     parts, depth, start = [], 0, 0
-    for at, one in enumerate(text):
-        depth += (one in _OPENING) - (one in _CLOSING)
-        if one == mark and depth == 0:
+    for at, sign in enumerate(text):
+        depth += (sign in _OPENING) - (sign in _CLOSING)
+        if sign == mark and depth == 0:
             parts.append(text[start:at])
             start = at + 1
     return [*parts, text[start:]]
@@ -329,6 +332,9 @@ def _weights(eraser: _Eraser) -> None:
         begun, ruled_out = match.end(), before is not None and float(before) < 0
     if ruled_out:
         eraser.erase(begun, len(rest))
+    for match in _HALF_WEIGHT.finditer(eraser.rest()):
+        if eraser.is_free(match.start()) and set(eraser.prompt) & set("()"):
+            eraser.erase(*match.span())
 
 
 def _emphasis(eraser: _Eraser) -> None:

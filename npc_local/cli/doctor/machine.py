@@ -95,7 +95,7 @@ def inspect_spacy(settings: EncoderSettings) -> Finding:
     if settings.tokens in ("quantity", "released"):
         return Finding("ok", f'no parser is needed: tokens = "{settings.tokens}"')
     try:
-        model = spacy_model.found(settings.spacy_model)
+        model = spacy_model.directory(settings.spacy_model)
     except NpcError as caught:
         if settings.tokens == "auto":  # prompts that only count things do without
             return Finding("warning", str(caught))

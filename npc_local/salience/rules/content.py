@@ -27,10 +27,10 @@ def content_words(prompt: str) -> tuple[SalientToken, ...]:
 
     Empty only if the prompt has no word.
     """
-    found = tuple(token(prompt, *match.span(), "thing") for match in WORD.finditer(prompt))
-    content = tuple(each for each in found if each.text not in FUNCTION_WORDS)
-    telling = tuple(each for each in content if each.text not in MEDIA | LOOKS)
-    return telling or content or found
+    words = tuple(token(prompt, *match.span(), "thing") for match in WORD.finditer(prompt))
+    content = tuple(word for word in words if word.text not in FUNCTION_WORDS)
+    telling = tuple(word for word in content if word.text not in MEDIA | LOOKS)
+    return telling or content or words
 
 
 def spaced(prompt: str) -> str:

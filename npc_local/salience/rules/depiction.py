@@ -53,9 +53,12 @@ def depicting(words: Sequence[Word]) -> set[int]:
     credited = 0  # the words before it are done with, to the end of a segment
     for at, word in enumerate(words):
         after = _text(words, at + 1)
-        looks = word.text in LOOKS and not _is_compound(words, at)
+        # "creating a masterpiece" is in the scene; but a selfie is what it shows
+        done = word.dep == "dobj" and word.text != "selfie"
+        looks = word.text in LOOKS and not done and not _is_compound(words, at)
         viewed = word.text in VIEWS and (after == "of" or word.text == "scene")
-        if looks or viewed or word.text in QUALITY_WORDS or _APERTURE.match(word.text):
+        quality = word.text in QUALITY_WORDS and not done
+        if looks or viewed or quality or _APERTURE.match(word.text):
             hidden.add(at)
         if word.text in _EXTENT and after in {"of", "like"}:
             hidden.add(at)
@@ -164,6 +167,7 @@ def _opening(words: Sequence[Word], start: int) -> set[int]:
         if (
             is_number(word.text)
             or word.text in _STOPS
+            or (word.text in ARTICLES and at > start)
             or word.tag in {"IN", "CC", "VBZ", "VBD", "VBP", "MD"}
             or (word.tag == "VBG" and at > start and words[at - 1].is_noun)
         ) and word.text not in _PICTURES:
@@ -195,8 +199,9 @@ def _is_itself(words: Sequence[Word], start: int, at: int) -> bool:
     if after in _SHOWING | MADE or not after:
         return True
     if after == "in":
-        kept = reach & PICTURE_KEEPERS
-        return not kept if words[at].text in MEDIA | LOOKS else _is_manner(words, at + 2)
+        if words[at].text in MEDIA | LOOKS:
+            return not reach & PICTURE_KEEPERS
+        return _is_manner(words, at + 2)
     if after == "on":
         return beyond in PICTURE_GROUNDS
     if after == "by":

@@ -37,7 +37,7 @@ class Word:
     @property
     def is_word(self) -> bool:
         """Whether it has a letter or a digit."""
-        return any(one.isalnum() for one in self.text)
+        return any(map(str.isalnum, self.text))
 
     @property
     def is_noun(self) -> bool:
@@ -67,10 +67,15 @@ def _calm(prompt: str) -> str:
     text = spaced(prompt).translate(
         {0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 10: " ", 13: " "}
     )
-    letters = [one for one in text if one.isalpha()]
+    letters = [letter for letter in text if letter.isalpha()]
     if len(letters) > 3 and sum(map(str.isupper, letters)) > 0.7 * len(letters):
-        text = "".join(one.lower() if len(one.lower()) == 1 else one for one in text)
+        text = "".join(map(_lowered, text))
     return text
+
+
+def _lowered(letter: str) -> str:
+    """Return a letter in lower case, unless that would be two characters."""
+    return letter.lower() if len(letter.lower()) == 1 else letter
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:

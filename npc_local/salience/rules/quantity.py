@@ -66,7 +66,7 @@ def covers(prompt: str) -> bool:
     words = reading.words
     texts = tuple(word.text for word in words)
     if reading.has_verb or any(
-        texts[at : at + len(one)] == one for at in range(len(texts)) for one in NEGATIONS
+        texts[at : at + len(phrase)] == phrase for at in range(len(texts)) for phrase in NEGATIONS
     ):
         return False
     for at, word in enumerate(words):
@@ -194,7 +194,7 @@ def _closes_phrase(texts: Sequence[str], tags: Sequence[str], at: int) -> bool:
 
 
 def _tag(word: str) -> str:
-    if not any(one.isalnum() for one in word):
+    if not any(map(str.isalnum, word)):
         return word if word in {",", "."} else "."
     if word in _OPENERS:
         return "DT"

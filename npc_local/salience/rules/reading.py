@@ -54,14 +54,14 @@ class Reading:
         self.free = [word.is_word and at not in hidden for at, word in enumerate(words)]
         self.parts: list[Part] = []
         self._part_of: dict[int, Part] = {}
-        self._quotes_before = list(accumulate((one.text in QUOTES for one in words), initial=0))
+        self._quotes_before = list(accumulate((word.text in QUOTES for word in words), initial=0))
 
     def read(self, *passes: Callable[[int], None]) -> None:
         """Go through the free words once a pass; afterwards the parts are in the prompt's order."""
-        for one in passes:
+        for take in passes:
             for at in range(len(self.words)):
                 if self.free[at]:
-                    one(at)
+                    take(at)
         self.parts.sort(key=lambda part: part.first)
 
     def take(self, first: int, last: int, kind: TokenKind) -> None:

@@ -60,7 +60,7 @@ def _cleaned(prompt: str) -> tuple[str, list[int]]:
 
     One character may become two: the second list gives its place in the prompt for each.
     """
-    lowered = [(each, at) for at, one in enumerate(prompt) for each in one.lower()]
+    lowered = [(letter, at) for at, given in enumerate(prompt) for letter in given.lower()]
     text = _FOREIGN.sub(" ", "".join(each for each, _ in lowered))
     return text, [at for _, at in lowered]
 
@@ -96,11 +96,11 @@ def _both_numbers(word: str) -> tuple[str, str]:
 
 
 def _tokens(
-    found: list[tuple[str, Span | None]], kind: TokenKind, origin: list[int]
+    texts: list[tuple[str, Span | None]], kind: TokenKind, origin: list[int]
 ) -> Iterator[SalientToken]:
     """Yield one token a text, at its first place."""
     seen: set[str] = set()
-    for text, span in found:
+    for text, span in texts:
         if text not in seen:
             seen.add(text)
             place = None if span is None else (origin[span[0]], origin[span[1] - 1] + 1)

@@ -56,7 +56,7 @@ def load(name_or_dir: str | None = None) -> Language:
             is needed, or made for another spaCy.
     """
     _require_spacy()
-    return _load(found(name_or_dir))
+    return _load(directory(name_or_dir))
 
 
 def version(name_or_dir: str | None = None) -> str:
@@ -66,10 +66,10 @@ def version(name_or_dir: str | None = None) -> str:
         ConfigError: spaCy is not installed, or no model of that name is.
         ModelFilesError: the model's directory cannot be read.
     """
-    return f"spacy {_spacy_version()} {_digest(found(name_or_dir))}"
+    return f"spacy {_spacy_version()} {_digest(directory(name_or_dir))}"
 
 
-def found(name_or_dir: str | None = None) -> Path:
+def directory(name_or_dir: str | None = None) -> Path:
     """Return the directory of a model, without importing anything.
 
     Raises:
@@ -166,11 +166,11 @@ def _load(path: Path) -> Language:
         ) from error
     lacking = [name for name in _NEEDED if name not in model.pipe_names]
     if model.lang != "en" or lacking:
-        found = f"is for the language {model.lang!r}" if model.lang != "en" else ""
+        language = f"is for the language {model.lang!r}" if model.lang != "en" else ""
         missing = f"has no {' and no '.join(lacking)}" if lacking else ""
         raise ModelFilesError(
-            f"{path}: this model {' and '.join(filter(None, (found, missing)))}; the parser rule "
-            f"needs a model of English with {' and '.join(_NEEDED)}; {_INSTALL}"
+            f"{path}: this model {' and '.join(filter(None, (language, missing)))}; the parser "
+            f"rule needs a model of English with {' and '.join(_NEEDED)}; {_INSTALL}"
         )
     return model
 

@@ -301,7 +301,7 @@ def is_number(word: str) -> bool:
     return (
         word in NUMBERS
         or _GROUPED.fullmatch(word) is not None
-        or (first in _CARDINALS and all(one in _CARDINALS or one == "and" for one in others))
+        or (first in _CARDINALS and all(part in _CARDINALS or part == "and" for part in others))
     )
 
 

@@ -65,6 +65,27 @@ def salient(prompt: str, rule: Rule) -> set[str]:
         ("three photo albums on a shelf", "three photo albums shelf"),
         ("a collage of photos on a fridge", "fridge"),
         ("an artist sketching a portrait", "artist portrait"),
+        (
+            "The vibrant colors of the painting contrasted with the white wall.",
+            "vibrant colors painting white wall",
+        ),
+        (
+            "The artist painted a beautiful portrait of the woman.",
+            "artist painted beautiful portrait woman",
+        ),
+        ("A person is holding a pencil and drawing a sketch.", "person pencil drawing sketch"),
+        (
+            "four rabbits, one painting, one bee and one helmet",
+            "four rabbits one painting bee helmet",
+        ),
+        (
+            "The photographer is taking pictures of the landscape.",
+            "photographer taking pictures landscape",
+        ),
+        (
+            "A man with a paintbrush is creating a masterpiece.",
+            "man paintbrush creating masterpiece",
+        ),
     ],
 )
 def test_a_picture_that_is_a_thing_is_salient_with_all_before_it(
