@@ -134,7 +134,7 @@ async def measure(job: Job, on_status: Callable[[str], None]) -> Measured:
     chosen = choose(job.suite.items(), job.limit)
     todo = tasks(chosen, job.seeds)
     files = {} if job.given is None else images_from(job.given, chosen)
-    opened = _open(job, on_status) if job.given is None else _open_judge(job)
+    opened = _open(job, on_status) if job.given is None else _open_judge(job, on_status)
     async with opened as (stages, journal):
         judge = Judge(job.suite, stages.components.judge)
         in_flight = default_in_flight(job.profile, job.agents)
@@ -197,10 +197,13 @@ async def _open(
 
 
 @asynccontextmanager
-async def _open_judge(job: Job) -> AsyncIterator[tuple[Stages, SettledJournal]]:
+async def _open_judge(
+    job: Job, on_status: Callable[[str], None]
+) -> AsyncIterator[tuple[Stages, SettledJournal]]:
     """Open the judge alone, and the journal."""
     nobody: Any = None  # nothing but `Stages.once` is asked for
-    async with nullcontext() if job.judge is None else open_agent(*job.judge) as judge:
+    opened = nullcontext() if job.judge is None else open_agent(*job.judge, on_status=on_status)
+    async with opened as judge:
         identity = {"suite": _identity(job.suite), "images": "made elsewhere"}
         components = Components(nobody, nobody, nobody, nobody, nobody, judge=judge)
         with _journal(job, job.directory, identity) as journal:
