@@ -1,342 +1,270 @@
 """What the journal of a benchmark says about the method: ranking, kinds of negatives, the caption.
 
-Everything is found in rows that are there: a base image, its verdict, its caption, what was
-proposed and how that was ranked, and the verdicts of those candidates that were tried at the base
-image's seed. Nothing is made or asked, and the score is the verifier's. Source of the measures: the
-paper's "Reported results" (arXiv 2512.07702).
+The score is the verifier's. How the searches are found is left to `searches`, tables to
+`agreement_tables`. Source of the measures: the paper's "Reported results" (arXiv 2512.07702).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
+from npc_local.analysis.searches import KeptSearch, Tried, searches
 from npc_local.bench.analysis import statistics
+from npc_local.bench.analysis.statistics import Interval, Observation
 from npc_local.bench.suites.scoring import mean
-from npc_local.core.errors import ConfigError
-from npc_local.core.files import paths
-from npc_local.core.hashing import pixel_hash
-from npc_local.core.records import Candidate, Kind, Negative, Proposals
-from npc_local.plans import SEED_STRIDE, shuffled
-from npc_local.run.journal.database import IDENTITY, NAME
+from npc_local.core.records import Candidate, Kind, Proposals
 from npc_local.run.journal.journal import Journal
 
 Rescore = Callable[[Sequence[tuple[str, Sequence[str]]]], Sequence[Sequence[float]]]
+"""Scores of the negative prompts of each (prompt, negative prompts)."""
 _ALL = {"": 1.0}  # one group: these measures are not split by tag
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """What the verifier said of one image."""
+class PairCounts:
+    """How often the better-ranked of two tried candidates has the better verifier score.
 
-    correct: bool
-    score: float
+    `agreement` leaves ties apart.
+    """
+
+    pairs: int
+    better: int
+    worse: int
+    ties: int
+    agreement: float | None
+    interval_95: Interval | None
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """A wrong base image and the candidates of one way of proposing.
+class Effort:
+    """How many images it took and how often one was right, over the searches run to the end."""
+
+    searches: int
+    incomplete: int
+    images_per_failing_prompt: float | None
+    images_interval_95: Interval | None
+    corrected: float | None
+    corrected_interval_95: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class KindShare:
+    """How many images with a kind of negative prompt there were, and which share was right."""
+
+    images: int
+    right: float | None
+    interval_95: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two ways of proposing on the same wrong base images; the difference is second less first."""
+
+    first: Proposals
+    second: Proposals
+    searches: int
+    corrected: tuple[float | None, float | None]
+    only_first: int
+    only_second: int
+    p: float
+    images_difference: float | None
+    images_difference_95: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementReport:
+    """All measures; `asdict` gives the JSON.
+
+    An order counts if every search was run to its end in it, else its measures are None and its arm
+    is in `missing_arms`: the tries of one arm complete the order of another mostly where all were
+    wrong.
 
     Attributes:
-        prompt: the prompt.
-        seed: the base image's.
-        mode: the way of proposing.
-        candidates: the highest salience first.
-        verdicts: by negative prompt, of those that were tried at this seed by any arm.
+        failing: wrong base images.
+        missing_arms: arms that were not run, or not to the end.
+        ranking: by which pairs, in which order, are compared.
+        effort: of npc's candidates, ranked and in random order.
+        kinds: tried in random order, whatever their rank.
+        proposals: the effort of the other ways of proposing, ranked.
+        caption: from the prompt alone against from the caption.
+        kind_arms: untargeted only against targeted only.
     """
 
-    prompt: str
-    seed: int
-    mode: Proposals
-    candidates: tuple[Candidate, ...]
-    verdicts: Mapping[str, Verified]
-
-    def walk(self, order: Sequence[Candidate]) -> list[tuple[Candidate, Verified]] | None:
-        """Return the tries in this order up to the first correct image; None if one is missing."""
-        tried = []
-        for candidate in order:
-            verdict = self.verdicts.get(candidate.negative.text)
-            if verdict is None:
-                return None
-            tried.append((candidate, verdict))
-            if verdict.correct:
-                break
-        return tried
-
-    def ranked(self) -> list[tuple[Candidate, Verified]] | None:
-        """Return the tries in the order of salience."""
-        return self.walk(self.candidates)
-
-    def at_random(self) -> list[tuple[Candidate, Verified]] | None:
-        """Return the tries in the order of the arm random-rank."""
-        return self.walk(shuffled(self.candidates, self.prompt, self.seed))
+    failing: int
+    missing_arms: tuple[str, ...]
+    ranking: Mapping[str, PairCounts | None]
+    effort: Mapping[str, Effort | None]
+    kinds: Mapping[Kind, KindShare] | None
+    proposals: Mapping[Proposals, Effort]
+    caption: Comparison | None
+    kind_arms: Comparison | None
 
 
-def open_run(directory: Path) -> Journal:
-    """Open the journal of a run that is there, whatever its settings.
-
-    Raises:
-        ConfigError: there is no run.
-        StorageError: another process has it open, or it cannot be read.
-    """
-    try:
-        identity = json.loads((directory / IDENTITY).read_bytes())
-    except (OSError, ValueError):
-        identity = None
-    if not isinstance(identity, dict) or not paths.is_file(directory / NAME, ConfigError):
-        raise ConfigError(f"{directory}: no run of a benchmark; name the --out of one")
-    return Journal.open(directory, identity)
+Worth = Callable[[KeptSearch, Candidate], float]
+Walk = list[Tried] | None  # None: not run to its end
+Walks = Sequence[tuple[KeptSearch, list[Tried]]]
 
 
-def searches(journal: Journal) -> Iterator[Search]:
-    """Yield every wrong base image with each way of proposing that was ranked.
-
-    Raises:
-        StorageError: the journal cannot be read.
-    """
-    said = _verdicts(journal)
-    captions = {row.inputs["image"]["pixels"]: row.value["text"] for row in journal.rows("caption")}
-    proposed: dict[Proposals, dict[tuple[str, ...], list[Any]]] = {}
-    for row in journal.rows("propose"):
-        asked = row.inputs
-        about = _about(asked["prompt"], asked.get("caption"), asked.get("reason"))
-        proposed.setdefault(asked["mode"], {})[about] = row.value["negatives"]
-    ranked = {
-        (row.inputs["prompt"], _texts(row.inputs["negatives"])): [
-            Candidate(Negative(**one["negative"]), one["score"]) for one in row.value
-        ]
-        for row in journal.rows("rank")
-    }
-    tried: dict[tuple[str, int], dict[str, Verified]] = {}
-    bases = []
-    for row in journal.rows("generate"):
-        shot = row.inputs["shot"]
-        if shot["seed"] >= SEED_STRIDE:
-            continue  # under a new seed: not comparable with the base image
-        kept = journal.find("generate", row.key)
-        if kept is None or kept.image is None:
-            continue  # damaged: the benchmark's command makes it anew
-        pixels = pixel_hash(kept.image)
-        verdict = said.get((shot["prompt"], pixels))
-        if verdict is None:
-            continue  # its verifier failed
-        if shot["negative"] is None:
-            bases.append((shot["prompt"], shot["seed"], pixels, verdict))
-        else:
-            at_seed = tried.setdefault((shot["prompt"], shot["seed"]), {})
-            at_seed[shot["negative"]] = verdict[0]
-    for prompt, seed, pixels, (base, reason) in bases:
-        if base.correct:
-            continue
-        for mode, answers in proposed.items():
-            about = _about(prompt, captions.get(pixels), reason)
-            if mode == "prompt-only":
-                about = _about(prompt, None, None)
-            negatives = answers.get(about)
-            order = ranked.get((prompt, _texts(negatives or ())))
-            if order:
-                yield Search(prompt, seed, mode, tuple(order), tried.get((prompt, seed), {}))
-
-
-Worth = Callable[[Search, Candidate], float]
-
-
-def report(journal: Journal, other: Mapping[str, Rescore] | None = None) -> dict[str, Any]:
-    """Return the measures, as plain data; errors as `searches`.
-
-    An order counts if every search was run to its end in it, else it is None and its arm is in
-    `missing_arms`: the tries of one arm complete the order of another mostly where all were wrong.
+def report(journal: Journal, other: Mapping[str, Rescore] | None = None) -> AgreementReport:
+    """Return the measures; errors as `searches`.
 
     `other` names further ways of scoring, to be compared on the same pairs.
     """
-    found = sorted(searches(journal), key=lambda one: (one.prompt, one.seed, one.mode))
-    by_mode = {mode: [one for one in found if one.mode == mode] for mode in _modes(found)}
-    ours = by_mode.get("caption", [])
-    ranked, random_order = [one.ranked() for one in ours], [one.at_random() for one in ours]
-    missing = [
-        arm
-        for arm, walks in (("npc", ranked), ("random-rank", random_order))
-        if None in walks or (found and not ours)
-    ]
-    random_rank = None
-    if "random-rank" not in missing:
-        random_rank = [(one, walk or []) for one, walk in zip(ours, random_order, strict=True)]
-    everything = [
-        (one, [(c, one.verdicts[c.negative.text]) for c in one.candidates
-               if c.negative.text in one.verdicts])
-        for one in ours
-    ]  # fmt: skip
-    instead: dict[str, Worth] = {"targeted before untargeted": _targeted_first}
-    instead |= {name: _rescored(ours, rescore) for name, rescore in (other or {}).items()}
-    return {
-        "failing": len({(one.prompt, one.seed) for one in found}),
-        "missing_arms": missing,
-        "ranking": {
-            "tried in random order": _if_run(random_rank, _score),
-            "all tried": _pairs(everything, _score),
+    kept = sorted(searches(journal), key=lambda search: (search.prompt, search.seed))
+    ways = sorted({search.proposals for search in kept})
+    by_way = {way: [search for search in kept if search.proposals == way] for way in ways}
+    ours = by_way.get("caption", [])
+    ranked, at_random = [s.ranked() for s in ours], [s.at_random() for s in ours]
+    complete = {
+        arm: None not in walks and bool(ours or not kept)
+        for arm, walks in (("npc", ranked), ("random-rank", at_random))
+    }
+    unbiased: Walks | None = None
+    if complete["random-rank"]:
+        unbiased = [(search, walk or []) for search, walk in zip(ours, at_random, strict=True)]
+    worths: dict[str, Worth] = {"targeted before untargeted": _targeted_first}
+    worths |= {name: _rescored(ours, rescore) for name, rescore in (other or {}).items()}
+    return AgreementReport(
+        failing=len({(search.prompt, search.seed) for search in kept}),
+        missing_arms=tuple(arm for arm, is_complete in complete.items() if not is_complete),
+        ranking={
+            "tried in random order": (None if unbiased is None else _pairs(unbiased, _salience)),
+            "all tried": _pairs([(search, search.tried()) for search in ours], _salience),
             **{
-                f"tried in random order, if ranked otherwise: {name}": _if_run(random_rank, worth)
-                for name, worth in instead.items()
+                f"tried in random order, if ranked otherwise: {name}": (
+                    None if unbiased is None else _pairs(unbiased, worth)
+                )
+                for name, worth in worths.items()
             },
         },
-        "effort": {
-            "ranked": None if "npc" in missing else _effort(ours, ranked),
-            "random order": None if random_rank is None else _effort(ours, random_order),
+        effort={
+            "ranked": _effort(ours, ranked) if complete["npc"] else None,
+            "random order": _effort(ours, at_random) if complete["random-rank"] else None,
         },
-        "kinds": None if random_rank is None else _kinds(random_rank),
-        "proposals": {
-            mode: _effort(of_mode, [one.ranked() for one in of_mode])
-            for mode, of_mode in by_mode.items()
-            if mode != "caption"
+        kinds=None if unbiased is None else _kinds(unbiased),
+        proposals={
+            way: _effort(of_way, [search.ranked() for search in of_way])
+            for way, of_way in by_way.items()
+            if way != "caption"
         },
-        "caption": None if "npc" in missing else _compared(by_mode, "prompt-only", "caption"),
-        "kind_arms": _compared(by_mode, "untargeted-only", "targeted-only"),
-    }
+        caption=_compared(by_way, "prompt-only", "caption") if complete["npc"] else None,
+        kind_arms=_compared(by_way, "untargeted-only", "targeted-only"),
+    )
 
 
-Tried = Sequence[tuple[Search, Sequence[tuple[Candidate, Verified]]]]
-
-
-def _score(_search: Search, candidate: Candidate) -> float:
+def _salience(_search: KeptSearch, candidate: Candidate) -> float:
     return candidate.score
 
 
-def _targeted_first(_search: Search, candidate: Candidate) -> float:
+def _targeted_first(_search: KeptSearch, candidate: Candidate) -> float:
     return float(candidate.negative.kind == "targeted")
 
 
-def _rescored(found: Sequence[Search], rescore: Rescore) -> Worth:
+def _rescored(kept: Sequence[KeptSearch], rescore: Rescore) -> Worth:
     """Return the worth of candidates by another scorer, asked for all of them at once."""
-    texts = [[one.negative.text for one in search.candidates] for search in found]
-    scores = rescore([(search.prompt, each) for search, each in zip(found, texts, strict=True)])
+    texts = [[candidate.negative.text for candidate in search.candidates] for search in kept]
+    scores = rescore([(search.prompt, each) for search, each in zip(kept, texts, strict=True)])
     known = {
         (search.prompt, text): score
-        for search, each, row in zip(found, texts, scores, strict=True)
+        for search, each, row in zip(kept, texts, scores, strict=True)
         for text, score in zip(each, row, strict=True)
     }
     return lambda search, candidate: known[search.prompt, candidate.negative.text]
 
 
-def _if_run(tried: Tried | None, worth: Worth) -> dict[str, Any] | None:
-    return None if tried is None else _pairs(tried, worth)
-
-
-def _pairs(tried: Tried, worth: Worth) -> dict[str, Any]:
-    """How often the better-ranked of two tried candidates has the better verifier score.
-
-    Two of the same worth are no pair: nothing is said about them.
-    """
+def _pairs(walks: Walks, worth: Worth) -> PairCounts:
+    """Compare every two tries of each search. Two of the same worth are no pair."""
     better = worse = ties = 0
-    observed = []
-    for search, tries in tried:
-        for (a, one), (b, other) in combinations(tries, 2):
-            first, second = (one, other)
-            ahead = worth(search, a) - worth(search, b)
+    observed: list[Observation] = []
+    for search, tries in walks:
+        for (candidate, verdict), (other, other_verdict) in combinations(tries, 2):
+            ahead = worth(search, candidate) - worth(search, other)
             if not ahead:
                 continue
+            first, second = verdict.score, other_verdict.score
             if ahead < 0:
-                first, second = other, one
-            if first.score == second.score:
+                first, second = second, first
+            if first == second:
                 ties += 1
                 continue
-            better += first.score > second.score
-            worse += first.score < second.score
-            observed.append(("", search.prompt, float(first.score > second.score)))
-    return {
-        "pairs": better + worse + ties,
-        "better": better,
-        "worse": worse,
-        "ties": ties,
-        "agreement": better / (better + worse) if better + worse else None,
-        "interval_95": statistics.interval(observed, _ALL),
-    }
+            better += first > second
+            worse += first < second
+            observed.append(("", search.prompt, float(first > second)))
+    return PairCounts(
+        pairs=better + worse + ties,
+        better=better,
+        worse=worse,
+        ties=ties,
+        agreement=better / (better + worse) if better + worse else None,
+        interval_95=statistics.interval(observed, _ALL),
+    )
 
 
-def _effort(found: Sequence[Search], walks: Sequence[object]) -> dict[str, Any]:
-    """How many images it took and how often one was right, over the searches that are complete."""
-    images, corrected = [], []
-    for search, walk in zip(found, walks, strict=True):
-        if isinstance(walk, list):
-            images.append(("", search.prompt, float(len(walk))))
-            corrected.append(("", search.prompt, float(bool(walk) and walk[-1][1].correct)))
-    return {
-        "searches": len(images),
-        "incomplete": len(found) - len(images),
-        "images_per_failing_prompt": mean(value for _, _, value in images),
-        "images_interval_95": statistics.interval(images, _ALL),
-        "corrected": mean(value for _, _, value in corrected),
-        "corrected_interval_95": statistics.interval(corrected, _ALL),
-    }
+def _effort(kept: Sequence[KeptSearch], walks: Sequence[Walk]) -> Effort:
+    complete = [
+        (search.prompt, walk) for search, walk in zip(kept, walks, strict=True) if walk is not None
+    ]
+    images = [("", prompt, float(len(walk))) for prompt, walk in complete]
+    corrected = [("", prompt, float(_is_corrected(walk))) for prompt, walk in complete]
+    return Effort(
+        searches=len(complete),
+        incomplete=len(kept) - len(complete),
+        images_per_failing_prompt=_mean(images),
+        images_interval_95=statistics.interval(images, _ALL),
+        corrected=_mean(corrected),
+        corrected_interval_95=statistics.interval(corrected, _ALL),
+    )
 
 
-def _kinds(tried: Tried) -> dict[str, Any]:
+def _kinds(walks: Walks) -> dict[Kind, KindShare]:
     """How often an image with a negative prompt of a kind was right, whatever its rank."""
-    kinds: dict[Kind, list[tuple[str, str, float]]] = {"targeted": [], "untargeted": []}
-    for search, tries in tried:
+    kinds: dict[Kind, list[Observation]] = {"targeted": [], "untargeted": []}
+    for search, tries in walks:
         for candidate, verdict in tries:
-            right = ("", search.prompt, float(verdict.correct))
-            kinds[candidate.negative.kind].append(right)
+            kinds[candidate.negative.kind].append(("", search.prompt, float(verdict.correct)))
     return {
-        kind: {
-            "images": len(right),
-            "right": mean(value for _, _, value in right),
-            "interval_95": statistics.interval(right, _ALL),
-        }
+        kind: KindShare(len(right), _mean(right), statistics.interval(right, _ALL))
         for kind, right in kinds.items()
     }
 
 
 def _compared(
-    by_mode: Mapping[Proposals, Sequence[Search]], first: Proposals, second: Proposals
-) -> dict[str, Any] | None:
+    by_way: Mapping[Proposals, Sequence[KeptSearch]], first: Proposals, second: Proposals
+) -> Comparison | None:
     """Compare two ways of proposing on the base images that both were complete for."""
-    sides = []
-    for mode in (first, second):
-        walks = {(one.prompt, one.seed): one.ranked() for one in by_mode.get(mode, ())}
-        sides.append({key: walk for key, walk in walks.items() if walk})
-    shared = sorted(sides[0].keys() & sides[1].keys())
+    before, after = (
+        {
+            (search.prompt, search.seed): walk
+            for search in by_way.get(way, ())
+            if (walk := search.ranked())
+        }
+        for way in (first, second)
+    )
+    shared = sorted(before.keys() & after.keys())
     if not shared:
         return None
-    right = [tuple(side[key][-1][1].correct for side in sides) for key in shared]
-    images = [("", key[0], float(len(sides[1][key]) - len(sides[0][key]))) for key in shared]
-    only_first = sum(one and not other for one, other in right)
-    only_second = sum(other and not one for one, other in right)
-    return {
-        "first": first,
-        "second": second,
-        "searches": len(shared),
-        "corrected": [mean(float(one[side]) for one in right) for side in (0, 1)],
-        "only_first": only_first,
-        "only_second": only_second,
-        "p": statistics.mcnemar(only_first, only_second),
-        "images_difference": mean(value for _, _, value in images),
-        "images_difference_95": statistics.interval(images, _ALL),
-    }
+    right = [(_is_corrected(before[place]), _is_corrected(after[place])) for place in shared]
+    images = [("", place[0], float(len(after[place]) - len(before[place]))) for place in shared]
+    only_first = sum(left and not other for left, other in right)
+    only_second = sum(other and not left for left, other in right)
+    return Comparison(
+        first=first,
+        second=second,
+        searches=len(shared),
+        corrected=(mean(float(left) for left, _ in right), mean(float(r) for _, r in right)),
+        only_first=only_first,
+        only_second=only_second,
+        p=statistics.mcnemar(only_first, only_second),
+        images_difference=_mean(images),
+        images_difference_95=statistics.interval(images, _ALL),
+    )
 
 
-def _verdicts(journal: Journal) -> dict[tuple[str, str], tuple[Verified, str]]:
-    """Return verdicts and their reasons by prompt and pixels."""
-    return {
-        (row.inputs["prompt"], row.inputs["image"]["pixels"]): (
-            Verified(row.value["correct"], row.value["score"]),
-            row.value["reason"],
-        )
-        for row in journal.rows("verify")
-    }
+def _is_corrected(walk: Sequence[Tried]) -> bool:
+    return bool(walk) and walk[-1][1].correct
 
 
-def _modes(found: Sequence[Search]) -> list[Proposals]:
-    return sorted({one.mode for one in found})
-
-
-def _about(prompt: str, caption: str | None, reason: str | None) -> tuple[str, ...]:
-    """Return what a proposal was made from, as a key."""
-    return (prompt, json.dumps([caption, reason]))
-
-
-def _texts(negatives: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    return tuple(negative["text"] for negative in negatives)
+def _mean(observed: Iterable[Observation]) -> float | None:
+    return mean(value for _, _, value in observed)

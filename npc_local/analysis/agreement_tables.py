@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
+from npc_local.analysis.agreement import AgreementReport
 from npc_local.bench.analysis.tables import Section, interval, number, percent, published, signed
 from npc_local.bench.suites.published import RANKING
 
@@ -26,97 +28,100 @@ _MISSING = {
 }
 
 
-def sections(found: Mapping[str, Any]) -> list[Section]:
-    """Return the tables of `agreement.report`."""
-    parts = [_ranking(found), _effort(found), _kinds(found), _compared(found), published(RANKING)]
+def sections(report: AgreementReport) -> list[Section]:
+    """Return the tables of a report."""
+    parts = [
+        _ranking(report),
+        _effort(report),
+        _kinds(report),
+        _compared(report),
+        published(RANKING),
+    ]
     return [part for part in parts if part is not None]
 
 
-def _ranking(found: Mapping[str, Any]) -> Section:
+def _ranking(report: AgreementReport) -> Section:
     rows = [
         [
             f"candidates {name}",
-            *(str(pairs[key]) for key in ("pairs", "better", "worse", "ties")),
-            percent(pairs["agreement"]),
-            interval(pairs["interval_95"], percent),
+            *map(str, (counts.pairs, counts.better, counts.worse, counts.ties)),
+            percent(counts.agreement),
+            interval(counts.interval_95, percent),
         ]
-        for name, pairs in found["ranking"].items()
-        if pairs is not None
+        for name, counts in report.ranking.items()
+        if counts is not None
     ]
     head = ["the better-ranked of a pair has the", "pairs", "better", "worse", "same score"]
     return Section(
-        f"Ranking agreement, over {found['failing']} wrong base images",
+        f"Ranking agreement, over {report.failing} wrong base images",
         [*head, "better, ties apart", "95 % interval"],
         rows,
-        " ".join([_PAIRS, *(_MISSING[arm] for arm in found["missing_arms"])]),
+        " ".join([_PAIRS, *(_MISSING[arm] for arm in report.missing_arms)]),
     )
 
 
-def _effort(found: Mapping[str, Any]) -> Section | None:
-    named = {
-        **{f"npc's candidates, {name}": one for name, one in found["effort"].items()},
-        **{f"proposals: {mode}, ranked": one for mode, one in found["proposals"].items()},
+def _effort(report: AgreementReport) -> Section | None:
+    efforts = {
+        **{f"npc's candidates, {name}": effort for name, effort in report.effort.items()},
+        **{f"proposals: {way}, ranked": effort for way, effort in report.proposals.items()},
     }
     rows = [
         [
             name,
-            str(one["searches"]),
-            str(one["incomplete"]),
-            number(one["images_per_failing_prompt"]),
-            interval(one["images_interval_95"], number),
-            percent(one["corrected"]),
-            interval(one["corrected_interval_95"], percent),
+            str(effort.searches),
+            str(effort.incomplete),
+            number(effort.images_per_failing_prompt),
+            interval(effort.images_interval_95, number),
+            percent(effort.corrected),
+            interval(effort.corrected_interval_95, percent),
         ]
-        for name, one in named.items()
-        if one is not None
+        for name, effort in efforts.items()
+        if effort is not None
     ]
     head = ["", "searches", "not run to the end", "images a failing prompt", "95 % interval"]
     head += ["corrected", "95 % interval"]
     return Section("Images until one is correct, or none is left", head, rows) if rows else None
 
 
-def _kinds(found: Mapping[str, Any]) -> Section | None:
-    if found["kinds"] is None:
+def _kinds(report: AgreementReport) -> Section | None:
+    if report.kinds is None:
         return None
     rows = [
-        [kind, str(one["images"]), percent(one["right"]), interval(one["interval_95"], percent)]
-        for kind, one in found["kinds"].items()
+        [kind, str(share.images), percent(share.right), interval(share.interval_95, percent)]
+        for kind, share in report.kinds.items()
     ]
     head = ["negative prompt", "images", "right", "95 % interval"]
     return Section("Targeted and untargeted, tried in random order", head, rows)
 
 
-def _compared(found: Mapping[str, Any]) -> Section | None:
-    rows = []
-    for key in ("caption", "kind_arms"):
-        one = found[key]
-        if one is None:
-            continue
-        rows.append(
-            [
-                f"{one['first']} -> {one['second']}",
-                str(one["searches"]),
-                *(percent(share) for share in one["corrected"]),
-                str(one["only_first"]),
-                str(one["only_second"]),
-                f"{one['p']:.3g}",
-                signed(one["images_difference"]),
-                interval(one["images_difference_95"], signed),
-            ]
-        )
+def _compared(report: AgreementReport) -> Section | None:
+    rows = [
+        [
+            f"{compared.first} -> {compared.second}",
+            str(compared.searches),
+            *map(percent, compared.corrected),
+            str(compared.only_first),
+            str(compared.only_second),
+            f"{compared.p:.3g}",
+            signed(compared.images_difference),
+            interval(compared.images_difference_95, signed),
+        ]
+        for compared in (report.caption, report.kind_arms)
+        if compared is not None
+    ]
     head = ["proposals, from -> to", "searches", "first corrects", "second corrects"]
     head += ["only first", "only second", "p (exact McNemar)", "images more", "95 % interval"]
     title = "Ways of proposing on the same wrong images (verifier)"
     return Section(title, head, rows) if rows else None
 
 
-def to_csv(found: Mapping[str, Any]) -> str:
+def to_csv(report: AgreementReport) -> str:
     """Return the measures, one a line, named by their place in the report."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("source", "measure", "value"))
-    writer.writerows(("npc-local", name, value) for name, value in _flat(found))
-    writer.writerows((one.source, f"{one.what} ({one.unit})", one.value) for one in RANKING)
+    writer.writerows(("npc-local", name, value) for name, value in _flat(asdict(report)))
+    writer.writerows((f.source, f"{f.what} ({f.unit})", f.value) for f in RANKING)
     return stream.getvalue()
 
 
@@ -126,6 +131,6 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
         elif isinstance(value, list | tuple):
-            yield from ((f"{name}.{place}", one) for place, one in enumerate(value))
+            yield from ((f"{name}.{place}", entry) for place, entry in enumerate(value))
         else:
             yield name, "" if value is None else value

@@ -1,6 +1,6 @@
 """One run of a benchmark, from an opened profile to its tables and files.
 
-What a command line may say is left to `suite_command`.
+What a command line may say is left to `cli.bench.suite`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from npc_local.bench.analysis import tables
-from npc_local.bench.analysis.summary import summary
+from npc_local.bench.analysis.summarise import summarise
+from npc_local.bench.analysis.summary import Summary
 from npc_local.bench.results import ArmResult
 from npc_local.bench.runner import (
     GIVEN,
-    Done,
     Judge,
     check_prompts,
     choose,
@@ -28,7 +28,7 @@ from npc_local.bench.runner import (
     tasks,
 )
 from npc_local.bench.suites.export import check_export, export, images_from
-from npc_local.bench.suites.suite import Suite
+from npc_local.bench.suites.suite import BenchItem, Suite
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.config.settings import BackendSettings
 from npc_local.core.files import paths
@@ -55,18 +55,18 @@ _WAITING: Any = {
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SuiteJob:
     """What a command asks for.
 
     Attributes:
         suite: the benchmark.
-        profile: who plays.
+        profile: says who does the work.
         arms: what to compare.
         seeds: benchmark seeds.
         limit: prompts at most; None: all.
         judge: the name and the entry of the backend that judges; None: the suite asks none.
         directory: the run directory.
-        agents: steps of agents at once.
+        agents: stages of agents at once.
         retry_errors: do again what failed in an earlier run.
         export: where images and records go in the published layout; None: nowhere.
         given: a directory of images made elsewhere, to be judged in place of any arm's.
@@ -108,15 +108,7 @@ def default_directory(suite: Suite, profile: ResolvedProfile, images: Path | Non
     return Path("npc-local-runs", f"{suite.name}-{digest(settings)[:8]}")
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What came of it: the summary as plain data, and the exit code of the first error, or 0."""
-
-    found: dict[str, Any]
-    exit_code: int
-
-
-async def measure(job: Job, on_status: Callable[[str], None]) -> Measured:
+async def measure(job: SuiteJob, on_status: Callable[[str], None]) -> tuple[Summary, int]:
     """Run what is missing, judge it, and write the summary beside the journal.
 
     summary.md and summary.json are the latest command's; each selection of prompts, arms, seeds and
@@ -126,57 +118,66 @@ async def measure(job: Job, on_status: Callable[[str], None]) -> Measured:
         job: what to do.
         on_status: is told what is waited for, and where things are.
 
+    Returns:
+        The summary, and the exit code of the first error, or 0.
+
     Raises:
         NpcError: it could not begin, or nothing more can be done or kept.
     """
     if job.export is not None:
         await asyncio.to_thread(check_export, job.export, job.suite)
-    chosen = choose(job.suite.items(), job.limit)
-    todo = tasks(chosen, job.seeds)
-    files = {} if job.given is None else images_from(job.given, chosen)
-    opened = _open(job, on_status) if job.given is None else _open_judge(job, on_status)
+    items = choose(job.suite.items(), job.limit)
+    files = None if job.given is None else images_from(job.given, items)
+    opened = _open(job, on_status) if files is None else _open_judge(job, on_status)
     async with opened as (stages, journal):
-        judge = Judge(job.suite, stages.components.judge)
-        in_flight = default_in_flight(job.profile, job.agents)
-        with Progress(len(todo) * len(job.arms), "results") as progress:
-            done = _shown(progress)
-            if job.given is None:
-                components = stages.components
-                agents = (components.verifier, components.proposer, components.judge)
-                check_prompts(chosen, [agent for agent in agents if agent is not None])
-                results = await run(
-                    todo,
-                    job.arms,
-                    stages,
-                    judge,
-                    budget=job.profile.candidates,
-                    in_flight=in_flight,
-                    done=done,
-                )
-            else:
-                results = await judge_images(
-                    todo, files, stages, judge, in_flight=in_flight, done=done
-                )
-        found = await asyncio.to_thread(_write, job, journal, results)
+        with Progress(len(items) * len(job.seeds) * len(job.arms), "results") as progress:
+            results = await _results(job, items, files, stages, progress)
+        summary = await asyncio.to_thread(_write, job, journal, results)
         if job.export is not None:
             await asyncio.to_thread(_export, job, journal, results, job.export, on_status)
-    return Measured(found, next((one.exit_code for one in results if one.exit_code), 0))
+    return summary, next((result.exit_code for result in results if result.exit_code), 0)
 
 
-def _shown(progress: Progress) -> Done:
-    return lambda result: progress.advance(f"{result.arm}, {result.task.item.group}")
+async def _results(
+    job: SuiteJob,
+    items: Sequence[BenchItem],
+    files: Mapping[int, Path] | None,
+    stages: Stages,
+    progress: Progress,
+) -> list[ArmResult]:
+    """Run the arms, or judge the images in `files`."""
+    todo, components = tasks(items, job.seeds), stages.components
+    judge = Judge(job.suite, components.judge)
+    in_flight = default_in_flight(job.profile, job.agents)
+
+    def done(result: ArmResult) -> None:
+        progress.advance(f"{result.arm}, {result.task.item.group}")
+
+    if files is not None:
+        return await judge_images(todo, files, stages, judge, in_flight=in_flight, done=done)
+    agents = (components.verifier, components.proposer, components.judge)
+    check_prompts(items, [agent for agent in agents if agent is not None])
+    return await run(
+        todo,
+        job.arms,
+        stages,
+        judge,
+        budget=job.profile.candidates,
+        in_flight=in_flight,
+        done=done,
+    )
 
 
 @asynccontextmanager
 async def _open(
-    job: Job, on_status: Callable[[str], None]
+    job: SuiteJob, on_status: Callable[[str], None]
 ) -> AsyncIterator[tuple[Stages, SettledJournal]]:
-    """Open everybody who plays, and the journal."""
-    kept: list[SettledJournal] = []
+    """Open all components, and the journal."""
+    journals: list[SettledJournal] = []
 
     def open_journal(directory: Path, identity: Mapping[str, Any]) -> Journal:
-        kept.append(_journal(job, directory, identity))
-        return kept[0]
+        journals.append(_journal(job, directory, identity))
+        return journals[0]
 
     name, profile = None, job.profile
     if job.judge is not None:
@@ -193,15 +194,15 @@ async def _open(
         open_journal=open_journal,
         on_status=on_status,
     ) as stages:
-        yield stages, kept[0]
+        yield stages, journals[0]
 
 
 @asynccontextmanager
 async def _open_judge(
-    job: Job, on_status: Callable[[str], None]
+    job: SuiteJob, on_status: Callable[[str], None]
 ) -> AsyncIterator[tuple[Stages, SettledJournal]]:
     """Open the judge alone, and the journal."""
-    nobody: Any = None  # nothing but `Stages.once` is asked for
+    nobody: Any = None  # only `Stages.once` is asked for anything
     opened = nullcontext() if job.judge is None else open_agent(*job.judge, on_status=on_status)
     async with opened as judge:
         identity = {"suite": _identity(job.suite), "images": "made elsewhere"}
@@ -210,7 +211,7 @@ async def _open_judge(
             yield Stages(components, journal, agents=job.agents), journal
 
 
-def _journal(job: Job, directory: Path, identity: Mapping[str, Any]) -> SettledJournal:
+def _journal(job: SuiteJob, directory: Path, identity: Mapping[str, Any]) -> SettledJournal:
     journal = SettledJournal.open(directory, identity)
     if job.retry_errors:
         journal.retry_errors()
@@ -221,28 +222,28 @@ def _identity(suite: Suite) -> dict[str, str]:
     return {"name": suite.name, "records": suite.fingerprint()}
 
 
-def _write(job: Job, journal: Journal, results: Sequence[ArmResult]) -> dict[str, Any]:
+def _write(job: SuiteJob, journal: Journal, results: Sequence[ArmResult]) -> Summary:
     judge = "its exact detector" if job.judge is None else f"backend {job.judge[0]}"
     arms = job.arms if job.given is None else [GIVEN]
-    found = summary(job.suite, results, arms, judge=judge, costs=journal.costs())
-    found["network"] = egress.report()
-    shown = tables.markdown(tables.title(found), tables.sections(found))
-    data = json.dumps(found, indent=2) + "\n"
-    for name in (_selection(found), "summary"):
+    summary = summarise(job.suite, results, arms, judge=judge, costs=journal.costs())
+    summary = replace(summary, network=egress.report())
+    shown = tables.markdown(tables.title(summary), tables.sections(summary))
+    data = json.dumps(summary.data(), indent=2) + "\n"
+    for name in (_selection(summary), "summary"):
         write_durably(job.directory / f"{name}.md", shown.encode())
         write_durably(job.directory / f"{name}.json", data.encode())
-    return found
+    return summary
 
 
-def _selection(found: Mapping[str, Any]) -> str:
+def _selection(summary: Summary) -> str:
     """Return the name of the summary of this part of the run."""
-    arms, seeds, prompts = [*found["arms"]], found["seeds"], found["prompts"]
-    of = digest([arms, seeds, prompts, found["judge"]])[:8]
+    arms, seeds, prompts = [*summary.arms], summary.seeds, summary.prompts
+    of = digest([arms, seeds, prompts, summary.judge])[:8]
     return f"summary-{len(arms)}-arms-{prompts}-prompts-{len(seeds)}-seeds-{of}"
 
 
 def _export(
-    job: Job,
+    job: SuiteJob,
     journal: Journal,
     results: Sequence[ArmResult],
     directory: Path,
@@ -251,8 +252,10 @@ def _export(
     """Write each arm's results into a directory of its own in the published layout."""
     for arm in job.arms:
         for seed in job.seeds:
-            of_arm = [one for one in results if one.arm == arm and one.task.seed == seed]
+            of_arm = [
+                result for result in results if result.arm == arm and result.task.seed == seed
+            ]
             name = arm if len(job.seeds) == 1 else f"{arm}-{seed}"
             export(directory / name, job.suite, images(journal, of_arm))
-            if missing := sum(one.answer is None for one in of_arm):
+            if missing := sum(result.answer is None for result in of_arm):
                 on_status(f"{directory / name}: {missing} images are missing, as a step failed")

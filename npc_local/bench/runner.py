@@ -1,15 +1,15 @@
 """Runs arms over the prompts of a benchmark, and has every result judged.
 
-What a step is and whether it has been done is `stages`' matter, how many prompts are under way the
-engine's, what the numbers mean `summary`'s. A step that fails is an error of the arm that needed it
-and of no other; it is never a wrong answer.
+What a stage is and whether it has been done is left to `stages`, how many prompts are under way to
+`pool`, what the numbers mean to `analysis`. A stage that fails is an error of the arm that needed
+it and of no other; it is never a wrong answer.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ from npc_local.bench.results import ArmResult, Task, TriedShot
 from npc_local.bench.suites.suite import BenchItem, Judgement, Suite
 from npc_local.core.errors import NpcError, PromptError, StorageError, as_error
 from npc_local.core.files.images import open_image
-from npc_local.core.records import Shot
 from npc_local.loop import correct
+from npc_local.run.journal import readers
 from npc_local.run.journal.journal import Journal
 from npc_local.run.pool import run_all
 from npc_local.run.stages import Stages
@@ -125,7 +125,7 @@ async def run(
 
 async def judge_images(
     todo: Sequence[Task],
-    files: dict[int, Path],
+    files: Mapping[int, Path],
     stages: Stages,
     judge: Judge,
     *,
@@ -165,25 +165,22 @@ def images(journal: Journal, results: Sequence[ArmResult]) -> Iterator[tuple[Ben
     Raises:
         StorageError: an image is not there any more, or the journal cannot be read.
     """
-    keys = {}
-    for row in journal.rows("generate"):
-        shot = row.inputs["shot"]
-        keys[Shot(shot["prompt"], shot["negative"], shot["seed"])] = row.key
+    renders = {render.shot: render for render in readers.renders(journal)}
     for result in results:
         if result.answer is None:
             continue
-        kept = journal.find("generate", keys[result.answer.shot])
-        if kept is None or kept.image is None:
+        image = readers.image(journal, renders[result.answer.shot])
+        if image is None:
             raise StorageError(
                 f"{journal.directory}: the image of prompt {result.task.item.number} is damaged; "
                 "run the same command again, which makes it anew"
             )
-        yield result.task.item, kept.image
+        yield result.task.item, image
 
 
 async def _run_arm(task: Task, arm: str, stages: Stages, judge: Judge, budget: int) -> ArmResult:
     """Run one arm and have its result judged; what fails is in the result."""
-    result = ArmResult(task, arm)
+    result, stages = ArmResult(task, arm), stages.made_for(arm, task.image_seed)
     try:
         correction = await correct(
             task.item.prompt,

@@ -1,16 +1,18 @@
-"""Every step of the method, done once: looked up in the journal, else queued, done, and kept.
+"""Every stage of the method, done once: looked up in the journal, else queued, done, and kept.
 
-Many prompts share one `Stages`. Which step comes when is left to `loop`, who has a generator or a
-GPU when to `resources`, how an answer is kept to `journal`, what an agent is asked to `roles`.
+Many prompts share one `Stages`. Which stage comes when is left to `loop`, who has a generator or a
+GPU when to `executor`, how an answer is kept to `journal`, what an agent is asked to `agents`. What
+is written here of each stage's inputs is read back by `journal.readers`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from PIL.Image import Image
 
@@ -36,6 +38,7 @@ from npc_local.run.executor import Executor
 from npc_local.run.identity import CODE
 from npc_local.run.journal.codecs import Codec, Unreadable, codec_of
 from npc_local.run.journal.journal import Failure, Journal, Row
+from npc_local.run.journal.readers import MADE_FOR, MadeFor
 from npc_local.run.single_flight import SingleFlight
 from npc_local.salience.base import Scorer
 
@@ -43,14 +46,30 @@ T = TypeVar("T")
 Work = Callable[[], Awaitable[T]]
 
 
-class Stages:
-    """The steps of the method with one cast, for one event loop.
+@dataclass(frozen=True, slots=True)
+class StageKey:
+    """What the journal finds a stage by.
 
-    Without a journal nothing is looked up or kept, no key is computed, and no file is hashed. With
-    one, a step that is asked for twice, at once or later, is done once. Whoever is cancelled stops
-    waiting; a step that nobody waits for any more is cancelled, except that a generator finishes
-    its image and an answer that is there is still kept. An error is never kept as an answer: all
-    who wait see it, and the next request tries again.
+    Attributes:
+        kind: the stage's name, "verify" for example.
+        key: the SHA-256 of all that determines its answer.
+        inputs: what that is, as JSON data, and whom it is done for.
+    """
+
+    kind: str
+    key: str
+    inputs: Mapping[str, Any]
+
+
+class Stages:
+    """The stages of the method with one set of components, for one event loop; `loop.MethodStages`.
+
+    Without a journal nothing is looked up or kept, no key is computed, no file is hashed, and what
+    a stage costs is not counted, as nothing would hold it. With one, a stage that is asked for
+    twice, at once or later, is done once. Whoever is cancelled stops waiting; a stage that nobody
+    waits for any more is cancelled, except that a generator finishes its image and an answer that
+    is there is still kept. An error is never kept as an answer: all who wait see it, and the next
+    request tries again.
 
     Attributes:
         components: who does the work.
@@ -67,7 +86,7 @@ class Stages:
         """Take the components.
 
         Args:
-            components: who does the work; open until the last step has ended.
+            components: who does the work; open until the last stage has ended.
             journal: keeps the answers; None keeps none.
             agents: stages of agents under way at once; the votes of one verdict count as one.
             on_step: told of each denoising step, in the generator's thread.
@@ -77,12 +96,13 @@ class Stages:
         self.components = components
         self._journal = journal
         self._executor = Executor(components, agents, on_step)
-        self._searches = 0
+        self._notes: Mapping[str, Any] = {}
+        self._searches: set[object] = set()  # under way; one set also where `made_for` copies
         if (sharing := components.gpu_sharing) is None:
-            self._shared = SingleFlight()
+            self._flights = SingleFlight()
         else:
-            self._shared = SingleFlight(on_wait=sharing.look_again)
-            sharing.quiet = lambda: self._searches <= self._shared.waiting
+            self._flights = SingleFlight(on_wait=sharing.look_again)
+            sharing.quiet = lambda: len(self._searches) <= self._flights.waiting
 
     @contextmanager
     def search(self) -> Iterator[None]:
@@ -91,13 +111,24 @@ class Stages:
         A shared GPU changes hands when all of them wait for a stage: whoever does not is about to
         ask for one, and may need the models that are there.
         """
-        self._searches += 1
+        search = object()
+        self._searches.add(search)
         try:
             yield
         finally:
-            self._searches -= 1
+            self._searches.remove(search)
             if self.components.gpu_sharing is not None:
                 self.components.gpu_sharing.look_again()
+
+    def made_for(self, arm: str, seed: int) -> Self:
+        """Return the same stages as one arm of a benchmark uses them, for a search from `seed`.
+
+        New rows say so. It is no part of their keys: arms share the stages that they have in
+        common.
+        """
+        stages = copy.copy(self)
+        stages._notes = {MADE_FOR: asdict(MadeFor(arm, seed))}
+        return stages
 
     @property
     def proposals(self) -> Proposals:
@@ -116,53 +147,32 @@ class Stages:
     async def checklist(self, prompt: str) -> Checklist:
         """Derive from `prompt` alone what its images are checked for; errors as the role's."""
         agent = self.components.verifier
-        return await self._step(
-            "checklist",
-            agent,
-            {"prompt": prompt},
-            lambda: self._executor.ask(lambda: agents.checklist(agent, prompt), agent.name),
-            Checklist,
-        )
+        work = partial(agents.checklist, agent, prompt)
+        return await self._ask("checklist", agent, {"prompt": prompt}, work, Checklist)
 
     async def generate(self, shot: Shot) -> Render:
         """Make one image; errors as the generator's."""
-        return await self._step(
-            "generate",
-            self.components.generator,
-            {"shot": shot},
-            lambda: self._executor.render(shot),
-            Render,
-        )
+        generator, work = self.components.generator, partial(self._executor.render, shot)
+        return await self._once("generate", generator, {"shot": shot}, work, Render)
 
     async def verify(self, prompt: str, checklist: Checklist, image: Image) -> Verdict:
-        """Judge one image under the cast's rules; errors as the role's."""
+        """Judge one image under the components' rules; errors as the role's."""
         agent, rules = self.components.verifier, self.components.rules
-        return await self._step(
-            "verify",
-            agent,
-            {
-                "prompt": prompt,
-                "checklist": checklist,
-                "image": image,
-                "strictness": rules.strictness,
-                "votes": rules.votes,
-            },
-            lambda: self._executor.ask(
-                lambda: agents.verify(agent, prompt, checklist, image, rules), agent.name
-            ),
-            Verdict,
-        )
+        inputs = {
+            "prompt": prompt,
+            "checklist": checklist,
+            "image": image,
+            "strictness": rules.strictness,
+            "votes": rules.votes,
+        }
+        work = partial(agents.verify, agent, prompt, checklist, image, rules)
+        return await self._ask("verify", agent, inputs, work, Verdict)
 
     async def describe(self, image: Image) -> Caption:
         """Describe one image; errors as the role's."""
         agent = self.components.captioner
-        return await self._step(
-            "caption",
-            agent,
-            {"image": image},
-            lambda: self._executor.ask(lambda: agents.describe(agent, image), agent.name),
-            Caption,
-        )
+        work = partial(agents.describe, agent, image)
+        return await self._ask("caption", agent, {"image": image}, work, Caption)
 
     async def propose(
         self,
@@ -174,18 +184,11 @@ class Stages:
     ) -> Proposal:
         """Propose negative prompts; `proposals` None takes the rule. Errors as the role's."""
         agent, mode = self.components.proposer, proposals or self.proposals
-        asked: dict[str, Any] = {"prompt": prompt, "count": count, "mode": mode}
+        inputs: dict[str, Any] = {"prompt": prompt, "count": count, "mode": mode}
         if mode != "prompt-only":  # else the proposer sees neither
-            asked |= {"caption": None if caption is None else caption.text, "reason": reason}
-        return await self._step(
-            "propose",
-            agent,
-            asked,
-            lambda: self._executor.ask(
-                lambda: agents.propose(agent, prompt, caption, reason, count, mode), agent.name
-            ),
-            Proposal,
-        )
+            inputs |= {"caption": None if caption is None else caption.text, "reason": reason}
+        work = partial(agents.propose, agent, prompt, caption, reason, count, mode)
+        return await self._ask("propose", agent, inputs, work, Proposal)
 
     async def rank(self, prompt: str, negatives: Sequence[Negative]) -> tuple[Candidate, ...]:
         """Sort negative prompts by salience, the highest first.
@@ -193,29 +196,33 @@ class Stages:
         Raises:
             NpcError: a score is not a number.
         """
-        return await self._step(
-            "rank",
-            self.components.scorer,
-            {"prompt": prompt, "negatives": tuple(negatives)},
-            lambda: self._executor.score(prompt, negatives),
-            tuple[Candidate, ...],
-        )
+        inputs = {"prompt": prompt, "negatives": tuple(negatives)}
+        work = partial(self._executor.score, prompt, negatives)
+        return await self._once("rank", self.components.scorer, inputs, work, tuple[Candidate, ...])
 
     async def once(self, kind: str, key: Mapping[str, Any], work: Work[T], shape: type[T]) -> T:
-        """Have an agent do a step that is not of the method: a judge's, for example.
+        """Have an agent do a stage that is not of the method: a judge's, for example.
 
         Args:
-            kind: the name that the journal has for such steps.
+            kind: the name that the journal has for such stages.
             key: all that determines the answer: who gives it (a fingerprint), by which code
-                (`identity.code_digest`), from what. Records are taken as they are, images by their
+                (`hashing.code_digest`), from what. Records are taken as they are, images by their
                 pixels.
-            work: does the step.
+            work: does the stage.
             shape: the type of its answer: a record, or anything else pydantic turns into JSON and
                 back without loss.
         """
-        return await self._step(kind, None, key, lambda: self._executor.ask(work), shape)
+        return await self._once(kind, None, key, partial(self._executor.ask, work), shape)
 
-    async def _step(
+    async def _ask(
+        self, kind: str, agent: Backend, inputs: Mapping[str, Any], work: Work[T], shape: type[T]
+    ) -> T:
+        """Have an agent do a stage of the method."""
+        return await self._once(
+            kind, agent, inputs, partial(self._executor.ask, work, agent.name), shape
+        )
+
+    async def _once(
         self,
         kind: str,
         who: Backend | Generator | Scorer | None,
@@ -227,46 +234,45 @@ class Stages:
         journal = self._journal
         if journal is None:
             unshared = object()
-            return await self._shared.result(unshared, lambda: self._at_work(unshared, work))
-        key: Mapping[str, Any] = {"kind": kind, **inputs}
+            return await self._flights.result(unshared, lambda: self._at_work(unshared, work))
+        determinants: dict[str, Any] = {"kind": kind, **inputs}
         if who is not None:
-            code = code_digest(*CODE[kind])
-            key = {**key, "fingerprint": await self._executor.fingerprint(who), "code": code}
-        asked = await journal.aside(partial(plain, key))  # hashes pixels
-        row = Row(kind, digest(asked), asked, None)
-        form = codec_of(shape)
-        return await self._shared.result(
-            row.key, lambda: self._find_or_do(journal, row, work, form)
+            determinants["fingerprint"] = await self._executor.fingerprint(who)
+            determinants["code"] = code_digest(*CODE[kind])
+        data = await journal.aside(partial(plain, determinants))  # hashes pixels
+        stage = StageKey(kind, digest(data), {**data, **self._notes})
+        codec = codec_of(shape)
+        return await self._flights.result(
+            stage.key, lambda: self._find_or_do(journal, stage, work, codec)
         )
 
     async def _at_work(self, name: Hashable, work: Work[T]) -> T:
-        """Do the work of the step `name` that is neither looking up nor keeping."""
-        with self._shared.at_work(name):
+        """Do the work of the stage `name` that is neither looking up nor keeping."""
+        with self._flights.at_work(name):
             return await work()
 
-    async def _find_or_do(self, journal: Journal, row: Row, work: Work[T], form: Codec[T]) -> T:
-        """Look a step up, else do it, and have it on the disk before anyone hears of it.
-
-        `row` lacks the answer.
-        """
-        found = await journal.aside(partial(journal.take, row.kind, row.key))
-        if found is not None:
+    async def _find_or_do(
+        self, journal: Journal, stage: StageKey, work: Work[T], codec: Codec[T]
+    ) -> T:
+        """Look a stage up, else do it, and have it on the disk before anyone hears of it."""
+        row = await journal.aside(partial(journal.take, stage.kind, stage.key))
+        if row is not None:
             try:
-                return form.together(found.value, found.image)
+                return codec.together(row.value, row.image)
             except Unreadable as error:
                 why = f"not a record of this version: {error}"
-                await journal.aside(partial(journal.drop, row.kind, row.key, why))
+                await journal.aside(partial(journal.drop, stage.kind, stage.key, why))
         with costs.metering() as spent:
             try:
-                value = await self._at_work(row.key, work)
-                data, image = form.apart(value)
-                done = replace(row, value=data, cost=spent.cost())
+                value = await self._at_work(stage.key, work)
+                data, image = codec.apart(value)
+                done = Row(stage.kind, stage.key, stage.inputs, data, spent.cost())
                 await journal.aside(partial(journal.add, done, image))
             except StorageError:
-                raise  # no fault of the step's
+                raise  # no fault of the stage's
             except NpcError as error:
                 failure = Failure(
-                    row.kind, row.key, row.inputs, str(error), error.exit_code, spent.cost()
+                    stage.kind, stage.key, stage.inputs, str(error), error.exit_code, spent.cost()
                 )
                 await journal.aside(partial(journal.add_failure, failure))
                 raise

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from npc_local.analysis.agreement import open_run, report, searches
-from npc_local.bench.analysis.summary import summary
+from npc_local.analysis.agreement import PairCounts, report
+from npc_local.analysis.searches import open_run, searches
+from npc_local.bench.analysis.summarise import summarise
 from npc_local.bench.arms import ARMS
 from npc_local.bench.runner import Judge, choose, run, tasks
 from npc_local.bench.suites.shapes import ShapesBench
@@ -18,6 +20,7 @@ from npc_local.cli import main as cli
 from npc_local.core.errors import ConfigError
 from npc_local.core.records import Candidate, Negative, Render
 from npc_local.plans import shuffled
+from npc_local.run.journal.readers import MADE_FOR, renders
 from npc_local.run.journal.sticky_failures import SettledJournal
 from npc_local.run.stages import Stages
 from tests.bench.world import Agents, Images, Scores, cast_of, colour
@@ -65,7 +68,7 @@ def play(directory, arms, generator=None, agents=None, *, scorer=None, prompts=1
     suite = suite or ShapesBench(1)
 
     async def measured():
-        with SettledJournal.open(directory, {"world": 1}) as journal:
+        with SettledJournal.open(directory, {"suite": "made up"}) as journal:
             cast = cast_of(generator or Images(), agents or Agents())
             if scorer is not None:
                 object.__setattr__(cast, "scorer", scorer)
@@ -74,7 +77,7 @@ def play(directory, arms, generator=None, agents=None, *, scorer=None, prompts=1
                 todo, arms, Stages(cast, journal), Judge(suite, None),
                 budget=3, in_flight=2, done=lambda result: None,
             )  # fmt: skip
-            return summary(suite, results, arms, judge="", costs={})
+            return summarise(suite, results, arms, judge="", costs={})
 
     return asyncio.run(measured())
 
@@ -89,11 +92,9 @@ def test_npc_alone_tries_in_order_up_to_the_first_correct(tmp_path):
     play(tmp_path, ["npc"], generator, ThreeNegatives(), scorer=Ranks())
     found = measured(tmp_path)
     # sky (two claims hold) and sand (all): the lower-ranked has the better score. sea: untried.
-    assert found["ranking"]["all tried"] == {
-        "pairs": 1, "better": 0, "worse": 1, "ties": 0, "agreement": 0.0, "interval_95": (0.0, 0.0)
-    }  # fmt: skip
-    assert found["effort"]["ranked"]["images_per_failing_prompt"] == 2
-    assert found["effort"]["ranked"]["corrected"] == 1
+    assert found.ranking["all tried"] == PairCounts(1, 0, 1, 0, 0.0, interval_95=None)
+    assert found.effort["ranked"].images_per_failing_prompt == 2
+    assert found.effort["ranked"].corrected == 1
 
 
 def test_every_pair_is_counted_once_whatever_the_order(tmp_path):
@@ -102,14 +103,14 @@ def test_every_pair_is_counted_once_whatever_the_order(tmp_path):
     found = measured(tmp_path)
     # None is correct: both arms try all. sky beats sand and sea, which are as good as each other.
     for name in ("tried in random order", "all tried"):
-        pairs = found["ranking"][name]
-        assert (pairs["pairs"], pairs["better"], pairs["worse"], pairs["ties"]) == (3, 2, 0, 1)
-        assert pairs["agreement"] == 1.0
-        assert pairs["interval_95"] == (1.0, 1.0)
-    assert found["effort"]["ranked"]["images_per_failing_prompt"] == 3
-    assert found["effort"]["random order"]["images_per_failing_prompt"] == 3
-    assert found["kinds"]["targeted"]["images"] == 1
-    assert found["kinds"]["untargeted"]["images"] == 2
+        pairs = found.ranking[name]
+        assert (pairs.pairs, pairs.better, pairs.worse, pairs.ties) == (3, 2, 0, 1)
+        assert pairs.agreement == 1.0
+        assert pairs.interval_95 is None  # one prompt
+    assert found.effort["ranked"].images_per_failing_prompt == 3
+    assert found.effort["random order"].images_per_failing_prompt == 3
+    assert found.kinds["targeted"].images == 1
+    assert found.kinds["untargeted"].images == 2
 
 
 def test_the_same_pairs_ranked_otherwise(tmp_path):
@@ -123,9 +124,9 @@ def test_the_same_pairs_ranked_otherwise(tmp_path):
         return [[-SCORES[text] for text in texts] for _, texts in pairs]
 
     with open_run(tmp_path) as journal:
-        ranking = report(journal, {"backwards": backwards})["ranking"]
+        ranking = report(journal, {"backwards": backwards}).ranking
     prefix = "tried in random order, if ranked otherwise: "
-    found = {name: (one["better"], one["worse"], one["ties"]) for name, one in ranking.items()}
+    found = {name: (counts.better, counts.worse, counts.ties) for name, counts in ranking.items()}
     assert found["tried in random order"] == (2, 0, 1)
     assert found[f"{prefix}backwards"] == (0, 2, 1)
     # sand and sea are of one kind: that order says nothing of them.
@@ -142,12 +143,12 @@ def test_the_random_order_stops_at_its_own_first_correct(tmp_path):
     generator = Holds({order[1]: 3})
     play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=Ranks())
     found = measured(tmp_path)
-    pairs = found["ranking"]["tried in random order"]
+    pairs = found.ranking["tried in random order"]
     better = SCORES[order[1]] > SCORES[order[0]]
-    assert (pairs["pairs"], pairs["better"], pairs["worse"]) == (1, int(better), int(not better))
-    assert found["effort"]["random order"]["images_per_failing_prompt"] == 2
+    assert (pairs.pairs, pairs.better, pairs.worse) == (1, int(better), int(not better))
+    assert found.effort["random order"].images_per_failing_prompt == 2
     place = sorted(SCORES, key=lambda text: -SCORES[text]).index(order[1])
-    assert found["effort"]["ranked"]["images_per_failing_prompt"] == place + 1
+    assert found.effort["ranked"].images_per_failing_prompt == place + 1
 
 
 def test_an_order_that_was_not_run_is_not_pieced_together_from_another_arm_s_tries(tmp_path):
@@ -158,23 +159,23 @@ def test_an_order_that_was_not_run_is_not_pieced_together_from_another_arm_s_tri
     assert None in walks
     assert any(walks)
     found = measured(tmp_path)
-    assert found["missing_arms"] == ["random-rank"]
-    assert found["effort"]["random order"] is None
-    assert found["kinds"] is None
-    for name, pairs in found["ranking"].items():
+    assert found.missing_arms == ("random-rank",)
+    assert found.effort["random order"] is None
+    assert found.kinds is None
+    for name, pairs in found.ranking.items():
         assert (pairs is None) == (name != "all tried")
-    assert found["effort"]["ranked"]["incomplete"] == 0
-    assert found["caption"] is None  # prompt-only was not run
+    assert found.effort["ranked"].incomplete == 0
+    assert found.caption is None  # prompt-only was not run
 
 
 @pytest.mark.parametrize("arms", [["random-rank", "prompt-only"], ["npc+reseed", "prompt-only"]])
 def test_the_ranked_order_is_not_pieced_together_either(tmp_path, arms):
     play(tmp_path, arms, prompts=None, suite=ShapesBench(4))
     found = measured(tmp_path)
-    assert "npc" in found["missing_arms"]
-    assert found["effort"]["ranked"] is None
-    assert found["caption"] is None
-    assert found["proposals"]["prompt-only"]["incomplete"] == 0
+    assert "npc" in found.missing_arms
+    assert found.effort["ranked"] is None
+    assert found.caption is None
+    assert found.proposals["prompt-only"].incomplete == 0
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "csv", "json"])
@@ -197,35 +198,33 @@ def test_it_counts_as_the_arms_do(tmp_path):
     arms = list(ARMS)
     summed = play(tmp_path, arms, prompts=None, suite=ShapesBench(4))
     found = measured(tmp_path)
-    assert found["failing"] == summed["failing"] > 10
+    assert found.failing == summed.failing > 10
     named = {
-        "npc": found["effort"]["ranked"],
-        "random-rank": found["effort"]["random order"],
-        "prompt-only": found["proposals"]["prompt-only"],
-        "targeted-only": found["proposals"]["targeted-only"],
-        "untargeted-only": found["proposals"]["untargeted-only"],
+        "npc": found.effort["ranked"],
+        "random-rank": found.effort["random order"],
+        "prompt-only": found.proposals["prompt-only"],
+        "targeted-only": found.proposals["targeted-only"],
+        "untargeted-only": found.proposals["untargeted-only"],
     }
     for arm, effort in named.items():
-        ours = summed["arms"][arm]
-        assert effort["incomplete"] == 0
-        assert effort["images_per_failing_prompt"] == pytest.approx(
-            ours["images_per_failing_prompt"]
-        )
-        assert effort["corrected"] == pytest.approx(ours["corrected"])
-    caption = found["caption"]
-    assert caption["searches"] == summed["failing"]
-    assert caption["corrected"] == pytest.approx(
-        [summed["arms"]["prompt-only"]["corrected"], summed["arms"]["npc"]["corrected"]]
+        ours = summed.arms[arm]
+        assert effort.incomplete == 0
+        assert effort.images_per_failing_prompt == pytest.approx(ours.images_per_failing_prompt)
+        assert effort.corrected == pytest.approx(ours.corrected)
+    caption = found.caption
+    assert caption.searches == summed.failing
+    assert caption.corrected == pytest.approx(
+        (summed.arms["prompt-only"].corrected, summed.arms["npc"].corrected)
     )
-    low, high = caption["images_difference_95"]
-    assert low <= caption["images_difference"] <= high
+    low, high = caption.images_difference_95
+    assert low <= caption.images_difference <= high
 
 
 def test_correct_base_images_and_failed_verdicts_are_no_searches(tmp_path):
     play(tmp_path, ["npc"], Holds({None: 3}), ThreeNegatives(), scorer=Ranks())
     with open_run(tmp_path) as journal:
         assert list(searches(journal)) == []
-    assert measured(tmp_path)["ranking"]["all tried"]["agreement"] is None
+    assert measured(tmp_path).ranking["all tried"].agreement is None
 
 
 def test_the_command_prints_every_form(tmp_path):
@@ -253,3 +252,27 @@ def test_a_directory_without_a_run_is_refused_and_left_alone(tmp_path):
     result = CliRunner().invoke(cli.main, ["bench", "agreement", "--out", str(tmp_path / "none")])
     assert result.exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_prompts_is_no_benchmark_and_is_refused(tmp_path):
+    with SettledJournal.open(tmp_path, {"seed": 0}):
+        pass
+    with pytest.raises(ConfigError, match="a run of prompts, not of a benchmark"):
+        open_run(tmp_path)
+
+
+def test_a_journal_from_before_arms_were_kept_says_the_same(tmp_path):
+    arms = ["base", "reseed", "npc", "random-rank", "npc+reseed"]
+    play(tmp_path, arms, prompts=None, suite=ShapesBench(2))
+    with open_run(tmp_path) as journal:
+        now, seeds = report(journal), {r.shot.seed for r in renders(journal) if r.at_new_seed}
+        rows = list(journal.rows())
+        assert all(MADE_FOR in row.inputs for row in rows)
+        for row in rows:
+            inputs = {key: value for key, value in row.inputs.items() if key != MADE_FOR}
+            kept = journal.find(row.kind, row.key)
+            journal.add(replace(row, inputs=inputs), kept.image)
+        assert {r.made_for for r in renders(journal)} == {None}
+        assert {r.shot.seed for r in renders(journal) if r.at_new_seed} == seeds
+        assert report(journal) == now
+    assert seeds

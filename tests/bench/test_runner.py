@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from npc_local.bench.analysis.summary import summary
+from npc_local.bench.analysis.summarise import summarise
+from npc_local.bench.analysis.summary import ArmErrors
 from npc_local.bench.arms import ARMS
 from npc_local.bench.results import Task
 from npc_local.bench.runner import Judge, check_prompts, choose, images, run, tasks
@@ -75,7 +76,7 @@ class World:
                     done=counted,
                 )
                 costs = journal.costs()
-                return results, summary(
+                return results, summarise(
                     self.suite, results, self.arms, judge="somebody", costs=costs
                 )
 
@@ -85,7 +86,7 @@ class World:
 
 def without_times(found):
     """A summary without what differs between two runs of the same."""
-    return {key: value for key, value in found.items() if key != "costs"}
+    return replace(found, costs={})
 
 
 @pytest.mark.parametrize("name", ["geneval++", "imagine", "shapes"])
@@ -110,9 +111,9 @@ def test_all_arms_over_every_benchmark(tmp_path, suites, name):
         assert agents.asked["judge"] == len(final)
     else:
         assert agents.asked["judge"] == 0
-    assert found["agreement"]["images"] == len(final)
-    assert all(found["arms"][arm]["score"] is not None for arm in ARMS)
-    json.dumps(found)
+    assert found.agreement.images == len(final)
+    assert all(found.arms[arm].score is not None for arm in ARMS)
+    json.dumps(found.data())
 
 
 @pytest.mark.parametrize("name", ["geneval++", "imagine", "shapes"])
@@ -189,14 +190,14 @@ def test_failed_judge_calls_withhold_the_headline_until_they_are_redone(tmp_path
     assert {result.task.item.number for result in failed} == {bad.number}
     assert {result.failed for result in failed} == {"judge"}
     assert all(result.exit_code == 4 and result.answer is not None for result in failed)
-    for arm in found["arms"].values():
-        assert arm["score"] is None
-        assert arm["interval_95"] is None
-        assert arm["errors"] == {"loop": 0, "judge": 1}
-        assert arm["groups"][bad.group]["value"] is None
-        assert arm["groups"]["counting"]["value"] is not None
-    assert all(pair["p"] is None and pair["difference"] is None for pair in found["pairs"])
-    assert sum(error["results"] for error in found["errors"]) == len(failed)
+    for arm in found.arms.values():
+        assert arm.score is None
+        assert arm.interval_95 is None
+        assert arm.errors == ArmErrors(loop=0, judge=1)
+        assert arm.groups[bad.group].value is None
+        assert arm.groups["counting"].value is not None
+    assert all(pair.p is None and pair.difference is None for pair in found.pairs)
+    assert sum(error.results for error in found.errors) == len(failed)
 
     # Going on asks nobody again.
     well = Flaky([])
@@ -209,7 +210,7 @@ def test_failed_judge_calls_withhold_the_headline_until_they_are_redone(tmp_path
     shots = {result.answer.shot for result in failed}
     assert (again.shots, nobody.asked) == ([], {})
     assert well.asked == {"judge": len(shots)}
-    assert healed["errors"] == []
+    assert healed.errors == ()
     _, never_ill, _, _ = World(tmp_path / "other", suite).run(judge=Flaky([]))
     assert without_times(healed) == without_times(never_ill)
 
@@ -227,10 +228,10 @@ def test_failed_steps_are_errors_of_their_arms_until_they_are_redone(tmp_path, s
         for arm in ("npc", "targeted-only", "untargeted-only", "random-rank", "npc+reseed")
     }
     assert ill.asked["caption"] == len(wrong)  # five arms need it; it was asked once
-    assert found["arms"]["npc"]["score"] is None
-    assert found["arms"]["npc"]["verifier"] is None
-    assert found["arms"]["npc"]["images_per_failing_prompt"] is None
-    assert found["arms"]["reseed"]["score"] is not None
+    assert found.arms["npc"].score is None
+    assert found.arms["npc"].verifier is None
+    assert found.arms["npc"].images_per_failing_prompt is None
+    assert found.arms["reseed"].score is not None
     well = Agents()
     results, found, _, _ = world.run(agents=well, retry=True)
     assert not any(result.error for result in results)

@@ -95,7 +95,7 @@ def test_the_same_step_at_once_is_done_once(log, journal):
         images = {render.image.tobytes() for render in renders}
         assert len(images) == 1
         await asyncio.gather(*(steps.describe(render.image) for render in renders))
-        assert not len(steps._shared)
+        assert not len(steps._flights)
 
     asyncio.run(scenario())
     assert words(log) == ["generate", "caption"]
@@ -354,7 +354,7 @@ def test_when_all_give_up_the_call_ends_and_the_next_one_begins_anew(log, journa
         await asyncio.wait(tasks)
         assert all(task.cancelled() for task in tasks)
         assert agents.cancelled == 1
-        assert not len(steps._shared)
+        assert not len(steps._flights)
         agents.release.set()
         assert await steps.checklist(PROMPT) == DEMANDS
 

@@ -25,9 +25,7 @@ _RESAMPLES = 10_000
 _SEED = 20_251_207
 
 
-def interval(
-    observed: Iterable[Observation], weights: Mapping[str, float]
-) -> tuple[float, float] | None:
+def interval(observed: Iterable[Observation], weights: Mapping[str, float]) -> Interval | None:
     """Return the 95 % percentile bootstrap interval of a weighted mean of group means.
 
     Prompts are drawn with replacement within their groups. Given differences of two arms on the
@@ -38,13 +36,16 @@ def interval(
         weights: of the groups; those without values are left out of the mean.
 
     Returns:
-        Low and high; None of nothing. Equal where no prompt differs from the others of its group.
+        Low and high; equal where no prompt differs from the others of its group. None of nothing,
+        and where no group has a second prompt: drawing anew would always draw the same.
     """
     import numpy as np
 
     groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for group, prompt, value in observed:
         groups[group][prompt].append(value)
+    if not any(len(prompts) > 1 for group, prompts in groups.items() if group in weights):
+        return None
     total, weight = np.zeros(_RESAMPLES), 0.0
     for stream, group in enumerate(weights):
         if group not in groups:
@@ -55,8 +56,6 @@ def interval(
         drawn = _drawn(len(prompts), stream)
         total += weights[group] * (drawn @ sums) / (drawn @ numbers)
         weight += weights[group]
-    if not weight:
-        return None
     low, high = np.percentile(total / weight, [2.5, 97.5])
     return float(low), float(high)
 
@@ -72,10 +71,10 @@ def _drawn(prompts: int, stream: int) -> NDArray[np.float64]:
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the two-sided p of the exact McNemar test: a fair coin for each disagreement."""
-    total = only_first + only_second
-    tail: int = sum(math.comb(total, k) for k in range(min(only_first, only_second) + 1))
-    share: float = 2 * tail / 2**total
-    return min(1.0, share)
+    from scipy.stats import binomtest
+
+    disagreements = only_first + only_second
+    return float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
 
 
 def kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
@@ -87,21 +86,20 @@ def kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
     number = len(pairs)
     if not number:
         return None
-    first = sum(one for one, _ in pairs) / number
-    second = sum(other for _, other in pairs) / number
+    first = sum(said for said, _ in pairs) / number
+    second = sum(said for _, said in pairs) / number
     by_chance = first * second + (1 - first) * (1 - second)
     if by_chance == 1:
         return None  # both say the same of every image
-    agreed = sum(one == other for one, other in pairs) / number
+    agreed = sum(said == other for said, other in pairs) / number
     return (agreed - by_chance) / (1 - by_chance)
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Return Spearman's rank correlation, ties at their mean rank; None where one never varies."""
-    import numpy as np
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
     if not pairs or any(len(set(column)) == 1 for column in zip(*pairs, strict=True)):
         return None
-    first, second = (rankdata(column) for column in zip(*pairs, strict=True))
-    return float(np.corrcoef(first, second)[0, 1])
+    first, second = zip(*pairs, strict=True)
+    return float(spearmanr(first, second).statistic)

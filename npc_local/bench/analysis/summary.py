@@ -1,228 +1,195 @@
-"""From results to numbers, as plain data: what the judge says, how sure, and at what cost.
+"""The numbers of one run of a benchmark, typed: what its tables show and its JSON holds.
 
-A number that a failed step would enter is withheld (None) and the failures counted. The paper's
-figures are in a place of their own. How the numbers are shown is `tables`' matter.
+None stands for a number that is withheld, because a failed step would enter it, or that there is
+none of. How they come about is left to `summarise`, how they look to `tables`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from itertools import combinations
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from npc_local.bench.analysis import statistics
-from npc_local.bench.arms import ARMS
-from npc_local.bench.results import ArmResult, TriedShot
-from npc_local.bench.suites.scoring import mean
-from npc_local.bench.suites.suite import Suite
-from npc_local.run.journal.journal import Ledger
-
-_Key = tuple[int, int]  # a prompt's number and a seed
+from npc_local.bench.analysis.statistics import Interval
+from npc_local.bench.suites.published import Figure
 
 
-def summary(
-    suite: Suite,
-    results: Sequence[ArmResult],
-    arms: Sequence[str],
-    *,
-    judge: str,
-    costs: Mapping[str, Ledger],
-) -> dict[str, Any]:
-    """Return everything that the tables show.
+@dataclass(frozen=True, slots=True)
+class GroupSummary:
+    """One tag or type in one arm: its mean score, images, and failed judge calls."""
 
-    Args:
-        suite: the benchmark.
-        results: of every arm for the same tasks, in any order.
-        arms: the arms, in the order to show them.
+    value: float | None
+    images: int
+    errors: int
+    interval_95: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmErrors:
+    """Results that lack something, by whose work failed."""
+
+    loop: int
+    judge: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierSummary:
+    """The share of results that the verifier finds correct, by group and over the groups."""
+
+    groups: Mapping[str, float]
+    mean_of_groups: float
+
+
+@dataclass(frozen=True, slots=True)
+class RightShare:
+    """How many images there were, and which share of them the verifier found correct."""
+
+    images: int
+    right: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSummary:
+    """One arm.
+
+    Attributes:
+        about: in words.
+        images: results, judged or not.
+        errors: what they lack.
+        score: the headline, by the judge.
+        interval_95: of the score.
+        groups: by tag or type.
+        others: further numbers by the judge, each under the name that tells it from the headline.
+        verifier: what the verifier says of the results.
+        corrected: the share of failing prompts whose result the verifier finds correct.
+        images_per_failing_prompt: after the base image, on average.
+        forwards_per_failing_prompt: denoiser forwards after the base image, on average.
+        by_number: the first, second, ... image after a failing base image.
+        by_kind: those images by the kind of their negative prompt.
+        fallbacks: results with an image made with each way of getting along with less memory.
+    """
+
+    about: str
+    images: int
+    errors: ArmErrors
+    score: float | None
+    interval_95: Interval | None
+    groups: Mapping[str, GroupSummary]
+    others: Mapping[str, float | None]
+    verifier: VerifierSummary | None
+    corrected: float | None
+    images_per_failing_prompt: float | None
+    forwards_per_failing_prompt: float | None
+    by_number: tuple[RightShare, ...]
+    by_kind: Mapping[str, RightShare]
+    fallbacks: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two arms on the same prompts and seeds: the second less the first, and who alone was right.
+
+    `p` is of McNemar's exact test.
+    """
+
+    first: str
+    second: str
+    difference: float | None = None
+    interval_95: Interval | None = None
+    only_first: int | None = None
+    only_second: int | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Judge and verifier on the different images that both have judged.
+
+    `kappa` is Cohen's, for a judge that says right or wrong; `rank_correlation` Spearman's, for one
+    that grades.
+    """
+
+    images: int
+    both_correct: int
+    both_wrong: int
+    only_verifier: int
+    only_judge: int
+    kappa: float | None
+    rank_correlation: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount:
+    """What failed, in whose work, and how many results lack it."""
+
+    in_: Literal["loop", "judge"]
+    error: str
+    results: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageCosts:
+    """What all stages of a kind took: `journal.Ledger` in one row."""
+
+    steps: int
+    failures: int
+    forwards: int
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One selection of a benchmark's prompts, arms and seeds.
+
+    Attributes:
+        suite: the benchmark's name.
+        title: and how it is written.
+        headline: what the headline number is.
+        best: the score of a perfect image: 1 or 10.
+        groups: tags or types, in the order to show them.
         judge: who judged, in words.
-        costs: what the whole run has cost.
+        prompts: how many were run.
+        of_prompts: how many there are.
+        different_prompts: how many of those that were run are not the same words.
+        seeds: benchmark seeds.
+        failing: base images that the verifier finds wrong.
+        errors: the most frequent first.
+        arms: by name, in the order to show them.
+        pairs: every two arms.
+        agreement: of judge and verifier.
+        costs: of the whole run, by kind of stage.
+        published: the paper's figures.
+        network: what was refused or allowed beyond this machine (`egress.report`).
     """
-    by_arm = {arm: [result for result in results if result.arm == arm] for arm in arms}
-    tasks = by_arm[arms[0]]
-    failing = {_key(result) for result in results if result.tried and not result.tried[0].correct}
-    return {
-        "suite": suite.name,
-        "title": suite.title,
-        "headline": suite.headline,
-        "best": suite.best,
-        "groups": list(suite.groups),
-        "judge": judge,
-        "prompts": len({result.task.item.number for result in tasks}),
-        "of_prompts": len(suite.items()),
-        "different_prompts": len({result.task.item.prompt for result in tasks}),
-        "seeds": sorted({result.task.seed for result in tasks}),
-        "failing": len(failing),
-        "errors": _errors(results),
-        "arms": {arm: _arm(suite, arm, by_arm[arm], failing) for arm in arms},
-        "pairs": [_pair(suite, a, b, by_arm[a], by_arm[b]) for a, b in combinations(arms, 2)],
-        "agreement": _agreement(results),
-        "costs": {
-            kind: {"steps": spent.steps, "failures": spent.failures, **asdict(spent.cost)}
-            for kind, spent in costs.items()
-        },
-        "published": [asdict(figure) for figure in suite.published],
-    }
+
+    suite: str
+    title: str
+    headline: str
+    best: float
+    groups: tuple[str, ...]
+    judge: str
+    prompts: int
+    of_prompts: int
+    different_prompts: int
+    seeds: tuple[int, ...]
+    failing: int
+    errors: tuple[ErrorCount, ...]
+    arms: Mapping[str, ArmSummary]
+    pairs: tuple[Pair, ...]
+    agreement: Agreement
+    costs: Mapping[str, StageCosts]
+    published: tuple[Figure, ...]
+    network: Mapping[str, Any] = field(default_factory=dict)
+
+    def data(self) -> dict[str, Any]:
+        """Return it as what becomes JSON; the names of the fields are those of its keys."""
+        return asdict(self, dict_factory=_keys)
 
 
-def _arm(
-    suite: Suite, arm: str, results: Sequence[ArmResult], failing: set[_Key]
-) -> dict[str, Any]:
-    score = suite.score([(result.task.item, result.judgement) for result in results])
-    judged = [
-        (result.task.item.group, result.task.item.prompt, result.judgement.score)
-        for result in results
-        if result.judgement is not None
-    ]
-    groups = {}
-    for group, found in score.groups.items():
-        of_group = [one for one in judged if one[0] == group]
-        sure = statistics.interval(of_group, {group: 1.0}) if found.value is not None else None
-        groups[group] = {**asdict(found), "interval_95": sure}
-    ended = [result for result in results if result.answer is not None]
-    wrong = [result for result in ended if _key(result) in failing]
-    complete = len(ended) == len(results)
-    return {
-        "about": ARMS[arm].about if arm in ARMS else "images made elsewhere",
-        "images": score.images,
-        "errors": {
-            work: sum(result.failed == work for result in results) for work in ("loop", "judge")
-        },
-        "score": score.headline,
-        "interval_95": (
-            None if score.headline is None else statistics.interval(judged, suite.weights)
-        ),
-        "groups": groups,
-        "others": dict(score.others),
-        "verifier": _verifier(suite, results) if complete else None,
-        "corrected": mean(float(r.answer.correct) for r in wrong if r.answer) if complete else None,
-        "images_per_failing_prompt": mean(float(len(r.more)) for r in wrong) if complete else None,
-        "forwards_per_failing_prompt": (
-            mean(float(sum(shot.forwards for shot in r.more)) for r in wrong) if complete else None
-        ),
-        "by_number": _by_number([result.more for result in wrong]),
-        "by_kind": _by_kind([shot for result in wrong for shot in result.more]),
-        "fallbacks": _fallbacks(ended),
-    }
-
-
-def _fallbacks(results: Iterable[ArmResult]) -> dict[str, int]:
-    """Return how many results have an image made with each way of getting along with less memory.
-
-    The images before the result count as well: the arm would have stopped at another.
-    """
-    counted: Counter[str] = Counter()
-    for result in results:
-        counted.update({name for shot in result.tried for name in shot.fallbacks})
-    return dict(sorted(counted.items()))
-
-
-def _verifier(suite: Suite, results: Iterable[ArmResult]) -> dict[str, Any] | None:
-    """Return how often the verifier finds the result correct, by group and over the groups."""
-    shares: dict[str, float] = {}
-    for group in suite.groups:
-        right = [
-            float(result.answer.correct)
-            for result in results
-            if result.answer is not None and result.task.item.group == group
-        ]
-        if (share := mean(right)) is not None:
-            shares[group] = share
-    weight = sum(suite.weights[group] for group in shares)
-    if not weight:
-        return None
-    over_all = sum(suite.weights[group] * share for group, share in shares.items()) / weight
-    return {"groups": shares, "mean_of_groups": over_all}
-
-
-def _pair(
-    suite: Suite, a: str, b: str, first: Sequence[ArmResult], second: Sequence[ArmResult]
-) -> dict[str, Any]:
-    """Compare two arms on the same prompts and seeds; nothing while a judgement is missing."""
-    found: dict[str, Any] = {
-        "first": a,
-        "second": b,
-        "difference": None,
-        "interval_95": None,
-        "only_first": None,
-        "only_second": None,
-        "p": None,
-    }
-    others = {_key(result): result.judgement for result in second}
-    differences, verdicts = [], []
-    for result in first:
-        one, other = result.judgement, others.get(_key(result))
-        if one is None or other is None:
-            return found
-        item = result.task.item
-        differences.append((item.group, item.prompt, other.score - one.score))
-        if one.correct is not None and other.correct is not None:
-            verdicts.append((one.correct, other.correct))
-    scores = [
-        suite.score([(result.task.item, result.judgement) for result in results]).headline
-        for results in (first, second)
-    ]
-    if scores[0] is not None and scores[1] is not None:
-        found["difference"] = scores[1] - scores[0]
-    found["interval_95"] = statistics.interval(differences, suite.weights)
-    if verdicts:
-        only_first = sum(one and not other for one, other in verdicts)
-        only_second = sum(other and not one for one, other in verdicts)
-        found |= {
-            "only_first": only_first,
-            "only_second": only_second,
-            "p": statistics.mcnemar(only_first, only_second),
-        }
-    return found
-
-
-def _agreement(results: Iterable[ArmResult]) -> dict[str, Any]:
-    """Compare judge and verifier over the different images that both have judged."""
-    seen = {}
-    for result in results:
-        if result.answer is not None and result.judgement is not None:
-            seen[_key(result), result.answer.shot] = result.answer, result.judgement
-    verdicts = [
-        (verdict.correct, judgement.correct)
-        for verdict, judgement in seen.values()
-        if judgement.correct is not None
-    ]
-    grades = [(verdict.score, judgement.score) for verdict, judgement in seen.values()]
-    return {
-        "images": len(seen),
-        "both_correct": sum(one and other for one, other in verdicts),
-        "both_wrong": sum(not one and not other for one, other in verdicts),
-        "only_verifier": sum(one and not other for one, other in verdicts),
-        "only_judge": sum(other and not one for one, other in verdicts),
-        "kappa": statistics.kappa(verdicts),
-        "rank_correlation": statistics.rank_correlation(grades) if not verdicts else None,
-    }
-
-
-def _errors(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
-    """Return what failed, the most frequent first, with how many results lack it."""
-    counted = Counter((result.failed, result.error) for result in results if result.error)
-    ordered = sorted(counted.items(), key=lambda one: (-one[1], str(one[0])))
-    return [{"in": work, "error": error, "results": number} for (work, error), number in ordered]
-
-
-def _by_number(tries: Sequence[Sequence[TriedShot]]) -> list[dict[str, Any]]:
-    """How often an arm's first, second, ... image was right; for npc that is rank by salience."""
-    longest = max(map(len, tries), default=0)
-    columns = [[one[i].correct for one in tries if len(one) > i] for i in range(longest)]
-    return [{"images": len(column), "right": mean(map(float, column))} for column in columns]
-
-
-def _by_kind(tries: Iterable[TriedShot]) -> dict[str, Any]:
-    """How often one image with a negative prompt of a kind was right."""
-    kinds: dict[str, list[float]] = {}
-    for one in tries:
-        kinds.setdefault(one.kind or "no negative", []).append(float(one.correct))
-    return {
-        kind: {"images": len(right), "right": mean(right)} for kind, right in sorted(kinds.items())
-    }
-
-
-def _key(result: ArmResult) -> _Key:
-    return result.task.item.number, result.task.seed
+def _keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Name keys as fields, but for `in_`: `in` can be no field's name."""
+    return {name.removesuffix("_"): value for name, value in items}

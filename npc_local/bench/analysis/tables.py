@@ -1,4 +1,4 @@
-"""A summary as text, markdown or CSV: every number that `summary` holds, and none of its own.
+"""A summary as text, markdown or CSV: every number that a `Summary` holds, and none of its own.
 
 What the paper published stands in a table, and in CSV under a source, of its own.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
+from npc_local.bench.analysis.summary import ArmSummary, RightShare, Summary
 from npc_local.bench.suites.published import Figure
 
 _OURS = "npc-local"
@@ -51,22 +51,22 @@ def text(title: str, sections: Sequence[Section]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def title(found: Mapping[str, Any]) -> str:
+def title(summary: Summary) -> str:
     """Return in a line what was run."""
-    seeds = "seeds " if len(found["seeds"]) > 1 else "seed "
-    seeds += ", ".join(map(str, found["seeds"]))
+    seeds = "seeds " if len(summary.seeds) > 1 else "seed "
+    seeds += ", ".join(map(str, summary.seeds))
     different = ""
-    if found["different_prompts"] < found["prompts"]:
-        different = f" ({found['different_prompts']} different)"
+    if summary.different_prompts < summary.prompts:
+        different = f" ({summary.different_prompts} different)"
     return (
-        f"{found['title']}: {found['prompts']} of {found['of_prompts']} prompts{different}, "
-        f"benchmark {seeds}; judged by {found['judge']}"
+        f"{summary.title}: {summary.prompts} of {summary.of_prompts} prompts{different}, "
+        f"benchmark {seeds}; judged by {summary.judge}"
     )
 
 
-def sections(found: Mapping[str, Any]) -> list[Section]:
+def sections(summary: Summary) -> list[Section]:
     """Return the tables of a summary."""
-    parts: list[Callable[[Mapping[str, Any]], Section | None]] = [
+    parts: list[Callable[[Summary], Section | None]] = [
         _errors,
         _fallbacks,
         _scores,
@@ -78,13 +78,13 @@ def sections(found: Mapping[str, Any]) -> list[Section]:
         _costs,
         _figures,
     ]
-    return [section for part in parts if (section := part(found)) is not None]
+    return [section for part in parts if (section := part(summary)) is not None]
 
 
-def _errors(found: Mapping[str, Any]) -> Section | None:
-    if not found["errors"]:
+def _errors(summary: Summary) -> Section | None:
+    if not summary.errors:
         return None
-    rows = [[_one_line(e["error"]), e["in"], str(e["results"])] for e in found["errors"]]
+    rows = [[_one_line(count.error), count.in_, str(count.results)] for count in summary.errors]
     return Section(
         "Errors: what they would enter is withheld",
         ["error", "in", "results without a judgement"],
@@ -93,75 +93,80 @@ def _errors(found: Mapping[str, Any]) -> Section | None:
     )
 
 
-def _fallbacks(found: Mapping[str, Any]) -> Section | None:
-    arms = found["arms"]
-    names = dict.fromkeys(name for arm in arms.values() for name in arm["fallbacks"])
-    rows = [
-        [name, *(str(arm["fallbacks"].get(name, 0)) for arm in arms.values())] for name in names
-    ]
+def _fallbacks(summary: Summary) -> Section | None:
+    arms = summary.arms
+    names = dict.fromkeys(name for arm in arms.values() for name in arm.fallbacks)
+    rows = [[name, *(str(arm.fallbacks.get(name, 0)) for arm in arms.values())] for name in names]
     note = "They can change an image: these results are not quite those of a larger GPU."
     title = "Results with images made in less memory, by what was switched on after out of memory"
     return Section(title, ["", *arms], rows, note) if rows else None
 
 
-def _scores(found: Mapping[str, Any]) -> Section:
-    arms, show = found["arms"], _shown(found)
+def _scores(summary: Summary) -> Section:
+    arms, show = summary.arms, _shown(summary)
     rows = []
-    for group in found["groups"]:
-        cells = [arm["groups"][group] for arm in arms.values()]
-        if any(cell["images"] for cell in cells):
-            rows.append([group, *(_score(cell, "value", show) for cell in cells)])
-    rows.append([found["headline"], *(_score(arm, "score", show) for arm in arms.values())])
-    rows.append(["  95 % interval", *(interval(arm["interval_95"], show) for arm in arms.values())])
-    others = dict.fromkeys(name for arm in arms.values() for name in arm["others"])
-    rows += [[name, *(show(arm["others"].get(name)) for arm in arms.values())] for name in others]
-    if any(arm["verifier"] for arm in arms.values()):
-        said = [arm["verifier"] and arm["verifier"]["mean_of_groups"] for arm in arms.values()]
-        rows.append(["the verifier, which steers: found correct", *map(percent, said)])
-    what = "Share of images that the judge finds correct" if found["best"] == 1 else "Judge's grade"
+    for name in summary.groups:
+        groups = [arm.groups[name] for arm in arms.values()]
+        if any(group.images for group in groups):
+            cells = (_score(group.value, group.images, group.errors, show) for group in groups)
+            rows.append([name, *cells])
+    totals = (
+        _score(arm.score, arm.images, arm.errors.loop + arm.errors.judge, show)
+        for arm in arms.values()
+    )
+    rows.append([summary.headline, *totals])
+    rows.append(["  95 % interval", *(interval(arm.interval_95, show) for arm in arms.values())])
+    others = dict.fromkeys(name for arm in arms.values() for name in arm.others)
+    rows += [[name, *(show(arm.others.get(name)) for arm in arms.values())] for name in others]
+    verifiers = [
+        None if arm.verifier is None else arm.verifier.mean_of_groups for arm in arms.values()
+    ]
+    if any(share is not None for share in verifiers):
+        rows.append(["the verifier, which steers: found correct", *map(percent, verifiers)])
+    what = "Share of images that the judge finds correct" if summary.best == 1 else "Judge's grade"
     return Section(
-        f"{what}, by {'tag' if found['best'] == 1 else 'type'}",
+        f"{what}, by {'tag' if summary.best == 1 else 'type'}",
         ["", *arms],
         rows,
         "Intervals: bootstrap over prompts, a prompt's seeds kept together.",
     )
 
 
-def _effort(found: Mapping[str, Any]) -> Section | None:
-    arms = {name: arm for name, arm in found["arms"].items() if arm["verifier"] is not None}
+def _effort(summary: Summary) -> Section | None:
+    arms = {name: arm for name, arm in summary.arms.items() if arm.verifier is not None}
     if not arms:
         return None
     rows = [
-        ["corrected, as the verifier sees it", *(percent(a["corrected"]) for a in arms.values())],
+        ["corrected, as the verifier sees it", *(percent(a.corrected) for a in arms.values())],
         [
             "images after the base image",
-            *(number(a["images_per_failing_prompt"]) for a in arms.values()),
+            *(number(a.images_per_failing_prompt) for a in arms.values()),
         ],
         [
             "denoiser forwards after the base image",
-            *(number(a["forwards_per_failing_prompt"], 0) for a in arms.values()),
+            *(number(a.forwards_per_failing_prompt, 0) for a in arms.values()),
         ],
     ]
     return Section(
-        f"For each of the {found['failing']} base images that the verifier finds wrong, on average",
+        f"For each of the {summary.failing} base images that the verifier finds wrong, on average",
         ["", *arms],
         rows,
     )
 
 
-def _pairs(found: Mapping[str, Any]) -> Section | None:
-    if not found["pairs"]:
+def _pairs(summary: Summary) -> Section | None:
+    if not summary.pairs:
         return None
-    show, graded = _shown(found, signed=True), found["best"] != 1
+    show, graded = _shown(summary, signed=True), summary.best != 1
     rows = []
-    for pair in found["pairs"]:
+    for pair in summary.pairs:
         cells = [
-            f"{pair['first']} -> {pair['second']}",
-            show(pair["difference"]),
-            interval(pair["interval_95"], show),
+            f"{pair.first} -> {pair.second}",
+            show(pair.difference),
+            interval(pair.interval_95, show),
         ]
         if not graded:
-            cells += [_count(pair["only_first"]), _count(pair["only_second"]), _p(pair["p"])]
+            cells += [_count(pair.only_first), _count(pair.only_second), _p(pair.p)]
         rows.append(cells)
     head = ["from -> to", "difference", "95 % interval"]
     head += [] if graded else ["only first right", "only second right", "p (exact McNemar)"]
@@ -169,27 +174,27 @@ def _pairs(found: Mapping[str, Any]) -> Section | None:
     return Section("Differences on the same prompts and seeds", head, rows, note)
 
 
-def _agreement(found: Mapping[str, Any]) -> Section | None:
-    said = found["agreement"]
-    if not said["images"]:
+def _agreement(summary: Summary) -> Section | None:
+    both = summary.agreement
+    if not both.images:
         return None
-    if found["best"] != 1:
+    if summary.best != 1:
         return Section(
             "Judge and verifier",
             ["images judged by both", "rank correlation of grade and score (Spearman)"],
-            [[str(said["images"]), number(said["rank_correlation"])]],
+            [[str(both.images), number(both.rank_correlation)]],
         )
-    keys = ("both_correct", "both_wrong", "only_verifier", "only_judge")
     head = ["images judged by both", "both correct", "both wrong", "only the verifier says correct"]
+    counts = (both.images, both.both_correct, both.both_wrong, both.only_verifier, both.only_judge)
     return Section(
         "Judge and verifier",
         [*head, "only the judge says correct", "Cohen's kappa"],
-        [[str(said["images"]), *(str(said[key]) for key in keys), number(said["kappa"])]],
+        [[*map(str, counts), number(both.kappa)]],
     )
 
 
-def _by_number(found: Mapping[str, Any]) -> Section | None:
-    arms = {name: arm["by_number"] for name, arm in found["arms"].items() if arm["by_number"]}
+def _by_number(summary: Summary) -> Section | None:
+    arms = {name: arm.by_number for name, arm in summary.arms.items() if arm.by_number}
     if not arms:
         return None
     longest = max(map(len, arms.values()))
@@ -202,35 +207,35 @@ def _by_number(found: Mapping[str, Any]) -> Section | None:
     )
 
 
-def _by_kind(found: Mapping[str, Any]) -> Section | None:
+def _by_kind(summary: Summary) -> Section | None:
     rows = [
-        [arm, kind, str(cell["images"]), percent(cell["right"])]
-        for arm, values in found["arms"].items()
-        for kind, cell in values["by_kind"].items()
+        [name, kind, str(share.images), percent(share.right)]
+        for name, arm in summary.arms.items()
+        for kind, share in arm.by_kind.items()
     ]
     head = ["", "negative prompt", "images", "right"]
     title = "Right images after the base image, by their negative prompt (verifier)"
     return Section(title, head, rows) if rows else None
 
 
-def _costs(found: Mapping[str, Any]) -> Section:
+def _costs(summary: Summary) -> Section:
     rows = [
         [
             kind,
-            *(f"{spent[key]:,}" for key in ("steps", "failures", "forwards", "calls")),
-            *(f"{spent[key]:,}" for key in ("tokens_in", "tokens_out")),
-            f"{spent['seconds']:,.1f}",
-            f"{spent['peak_bytes'] / 2**30:.2f}",
+            *(f"{n:,}" for n in (spent.steps, spent.failures, spent.forwards, spent.calls)),
+            *(f"{tokens:,}" for tokens in (spent.tokens_in, spent.tokens_out)),
+            f"{spent.seconds:,.1f}",
+            f"{spent.peak_bytes / 2**30:.2f}",
         ]
-        for kind, spent in found["costs"].items()
+        for kind, spent in summary.costs.items()
     ]
     head = ["step", "done", "failed", "forwards", "agent calls", "tokens in", "tokens out"]
     note = "All that is in the journal, what another command had done there included."
     return Section("What it cost", [*head, "seconds", "peak memory, GiB"], rows, note)
 
 
-def _figures(found: Mapping[str, Any]) -> Section | None:
-    return published([Figure(**figure) for figure in found["published"]])
+def _figures(summary: Summary) -> Section | None:
+    return published(summary.published)
 
 
 def published(figures: Sequence[Figure]) -> Section | None:
@@ -240,47 +245,59 @@ def published(figures: Sequence[Figure]) -> Section | None:
     return Section(_PUBLISHED, head, rows) if rows else None
 
 
-def to_csv(found: Mapping[str, Any]) -> str:
+def to_csv(summary: Summary) -> str:
     """Return the numbers of a summary, one a line under `CSV_HEAD`; empty: withheld, or none."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_HEAD)
-    for row in _csv_rows(found):
+    for row in _csv_rows(summary):
         writer.writerow(["" if cell is None else cell for cell in row])
     return stream.getvalue()
 
 
-def _csv_rows(found: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
-    nothing = (None, None)
-    for name, arm in found["arms"].items():
-        errors = sum(arm["errors"].values())
-        for group, cell in arm["groups"].items():
-            sure = cell["interval_95"] or nothing
-            yield _OURS, name, group, "score", cell["value"], *sure, cell["images"], cell["errors"]
-        sure = arm["interval_95"] or nothing
-        yield _OURS, name, "", found["headline"], arm["score"], *sure, arm["images"], errors
-        further = dict(arm["others"])
-        if arm["verifier"] is not None:
-            further["found correct by the verifier"] = arm["verifier"]["mean_of_groups"]
-        for key in ("corrected", "images_per_failing_prompt", "forwards_per_failing_prompt"):
-            further[key] = arm[key]
-        further |= {f"out of memory: {name}": n for name, n in arm["fallbacks"].items()}
-        for measure, value in further.items():
-            yield _OURS, name, "", measure, value, *nothing, arm["images"], errors
-    for pair in found["pairs"]:
-        name = f"{pair['first']} -> {pair['second']}"
-        sure = pair["interval_95"] or nothing
-        yield _OURS, name, "", "difference", pair["difference"], *sure, None, None
-        for key in ("only_first", "only_second", "p"):
-            yield _OURS, name, "", key, pair[key], *nothing, None, None
-    for key, value in found["agreement"].items():
-        yield _OURS, "", "", f"judge and verifier: {key}", value, *nothing, None, None
-    for kind, spent in found["costs"].items():
-        for key, value in spent.items():
-            yield _OURS, "", kind, f"cost: {key}", value, *nothing, None, None
-    for figure in found["published"]:
-        measure = f"{figure['what']} ({figure['unit']})"
-        yield figure["source"], figure["arm"], "", measure, figure["value"], *nothing, None, None
+_Cells = Sequence[str | float | None]
+_NOTHING = (None, None)
+
+
+def _csv_rows(summary: Summary) -> Iterator[_Cells]:
+    for name, arm in summary.arms.items():
+        yield from _arm_rows(summary, name, arm)
+    for pair in summary.pairs:
+        name = f"{pair.first} -> {pair.second}"
+        sure = pair.interval_95 or _NOTHING
+        yield _OURS, name, "", "difference", pair.difference, *sure, None, None
+        for key, value in (
+            ("only_first", pair.only_first),
+            ("only_second", pair.only_second),
+            ("p", pair.p),
+        ):
+            yield _OURS, name, "", key, value, *_NOTHING, None, None
+    for key, value in asdict(summary.agreement).items():
+        yield _OURS, "", "", f"judge and verifier: {key}", value, *_NOTHING, None, None
+    for kind, spent in summary.costs.items():
+        for key, value in asdict(spent).items():
+            yield _OURS, "", kind, f"cost: {key}", value, *_NOTHING, None, None
+    for figure in summary.published:
+        measure = f"{figure.what} ({figure.unit})"
+        yield figure.source, figure.arm, "", measure, figure.value, *_NOTHING, None, None
+
+
+def _arm_rows(summary: Summary, name: str, arm: ArmSummary) -> Iterator[_Cells]:
+    errors = arm.errors.loop + arm.errors.judge
+    for group_name, group in arm.groups.items():
+        sure = group.interval_95 or _NOTHING
+        yield _OURS, name, group_name, "score", group.value, *sure, group.images, group.errors
+    sure = arm.interval_95 or _NOTHING
+    yield _OURS, name, "", summary.headline, arm.score, *sure, arm.images, errors
+    further = dict(arm.others)
+    if arm.verifier is not None:
+        further["found correct by the verifier"] = arm.verifier.mean_of_groups
+    further["corrected"] = arm.corrected
+    further["images_per_failing_prompt"] = arm.images_per_failing_prompt
+    further["forwards_per_failing_prompt"] = arm.forwards_per_failing_prompt
+    further |= {f"out of memory: {fallback}": n for fallback, n in arm.fallbacks.items()}
+    for measure, value in further.items():
+        yield _OURS, name, "", measure, value, *_NOTHING, arm.images, errors
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -300,20 +317,20 @@ def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in pairs]
 
 
-def _shown(found: Mapping[str, Any], *, signed: bool = False) -> Callable[[float | None], str]:
+def _shown(summary: Summary, *, signed: bool = False) -> Callable[[float | None], str]:
     """Return how a score of this benchmark is written."""
     sign = "+" if signed else ""
-    if found["best"] == 1:
+    if summary.best == 1:
         return lambda value: "" if value is None else f"{100 * value:{sign}.1f} %"
     return lambda value: "" if value is None else f"{value:{sign}.2f}"
 
 
-def _score(cell: Mapping[str, Any], key: str, show: Callable[[float | None], str]) -> str:
-    if cell[key] is not None or not cell["images"]:
-        return show(cell[key])
-    errors = cell["errors"]
-    failed = errors if isinstance(errors, int) else sum(errors.values())
-    return f"withheld ({failed} failed)"
+def _score(
+    value: float | None, images: int, errors: int, show: Callable[[float | None], str]
+) -> str:
+    if value is not None or not images:
+        return show(value)
+    return f"withheld ({errors} failed)"
 
 
 def interval(bounds: Sequence[float] | None, show: Callable[[float | None], str]) -> str:
@@ -347,10 +364,10 @@ def _p(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def _cell(column: Sequence[Mapping[str, Any]], index: int) -> str:
+def _cell(column: Sequence[RightShare], index: int) -> str:
     if index >= len(column):
         return ""
-    return f"{percent(column[index]['right'])} of {column[index]['images']}"
+    return f"{percent(column[index].right)} of {column[index].images}"
 
 
 def _one_line(text: str) -> str:

@@ -45,9 +45,11 @@ def agreement(
     opened.
     """
     import json
+    from dataclasses import asdict
 
     from npc_local.analysis import agreement_tables
-    from npc_local.analysis.agreement import open_run, report
+    from npc_local.analysis.agreement import report
+    from npc_local.analysis.searches import open_run
     from npc_local.bench.analysis import tables
     from npc_local.core.terminal import libraries_quiet
 
@@ -62,15 +64,15 @@ def agreement(
         scorer = SalienceScorer.open(settings)
         name = f"{settings.path.name}/{settings.text_encoder} {settings.formula} {settings.tokens}"
         other[name] = lambda pairs: [
-            [one.score for one in ranking.scores] for ranking in scorer.rank(pairs)
+            [score.score for score in ranking.scores] for ranking in scorer.rank(pairs)
         ]
     with libraries_quiet(), open_run(out) as journal:
-        found = report(journal, other)
-    title, sections = f"Ranking, negatives and caption: {out}", agreement_tables.sections(found)
+        measures = report(journal, other)
+    title, sections = f"Ranking, negatives and caption: {out}", agreement_tables.sections(measures)
     if form == "json":
-        shown = json.dumps(found) + "\n"
+        shown = json.dumps(asdict(measures)) + "\n"
     elif form == "csv":
-        shown = agreement_tables.to_csv(found)
+        shown = agreement_tables.to_csv(measures)
     elif form == "markdown":
         shown = tables.markdown(title, sections)
     else:

@@ -14,7 +14,8 @@ from npc_local.cli import options
 from npc_local.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from npc_local.bench.run_suite import Job
+    from npc_local.bench.analysis.summary import Summary
+    from npc_local.bench.run_suite import SuiteJob
     from npc_local.bench.suites.suite import Suite
     from npc_local.core.config.load import Config, ResolvedProfile
     from npc_local.core.config.settings import BackendSettings
@@ -186,14 +187,14 @@ def _run(asked: _Asked) -> int:
     with libraries_quiet() as stdout:
         link.stdout = stdout
         try:
-            measured = run_interruptibly(measure(job, on_status))
+            summary, exit_code = run_interruptibly(measure(job, on_status))
         except (KeyboardInterrupt, asyncio.CancelledError):
             without = " without --fresh" if asked.fresh else ""
             on_status(f"interrupted; the same command{without} goes on, with --out {job.directory}")
             raise
-        link.print(render(measured.found, asked.form).removesuffix("\n"))
+        link.print(render(summary, asked.form).removesuffix("\n"))
     on_status(f"kept in {job.directory}")
-    return measured.exit_code
+    return exit_code
 
 
 def on_status(line: str) -> None:
@@ -203,28 +204,28 @@ def on_status(line: str) -> None:
     click.echo(plain(line), err=True)
 
 
-def render(found: dict[str, Any], form: str) -> str:
+def render(summary: Summary, form: str) -> str:
     """Return a summary in one of `options.FORMATS`."""
     import json
 
     from npc_local.bench.analysis import tables
 
     if form == "json":
-        return json.dumps(found) + "\n"
+        return json.dumps(summary.data()) + "\n"
     if form == "csv":
-        return tables.to_csv(found)
+        return tables.to_csv(summary)
     show = tables.markdown if form == "markdown" else tables.text
-    return show(tables.title(found), tables.sections(found))
+    return show(tables.title(summary), tables.sections(summary))
 
 
-def _job(asked: _Asked, config: Config, directory: Path | None) -> Job:
+def _job(asked: _Asked, config: Config, directory: Path | None) -> SuiteJob:
     """Check the options against each other; `directory` has been chosen already if it is given.
 
     Raises:
         ConfigError: one of them is not allowed.
     """
     from npc_local.bench.arms import ARMS
-    from npc_local.bench.run_suite import Job, default_directory
+    from npc_local.bench.run_suite import SuiteJob, default_directory
     from npc_local.bench.runner import GIVEN
     from npc_local.run.factory import open_components
     from npc_local.run.pool import AGENTS
@@ -248,7 +249,7 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> Job:
             f"proposals = {profile.proposals!r} in the profile has no say in a benchmark, where "
             f"the arm does; leave it out and name arms with --arms; those that propose: {known}"
         )
-    return Job(
+    return SuiteJob(
         suite=suite,
         profile=profile,
         arms=arms,

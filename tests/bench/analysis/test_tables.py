@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from npc_local.bench.analysis import tables
-from npc_local.bench.analysis.summary import summary
+from npc_local.bench.analysis.summarise import summarise
+from npc_local.bench.analysis.summary import RightShare
 from npc_local.bench.results import ArmResult, Task, TriedShot
 from npc_local.bench.suites.imagine import PUBLISHED_OVERALL, WEIGHTS, ImagineBench
 from npc_local.bench.suites.published import GENEVAL_PP
@@ -79,83 +80,80 @@ def case(last=False):
 
 
 def found(last=False):
-    return summary(TwoTags(), case(last), ARMS, judge="somebody", costs=COSTS)
+    return summarise(TwoTags(), case(last), ARMS, judge="somebody", costs=COSTS)
 
 
 def test_the_judge_s_numbers_are_the_result_and_the_verifier_s_stand_beside():
-    npc = found()["arms"]["npc"]
-    assert npc["groups"]["counting"]["value"] == 1.0
-    assert npc["groups"]["color_attr"]["value"] == pytest.approx(1 / 3)
-    assert npc["score"] == pytest.approx(2 / 3)
-    assert npc["others"] == {"accuracy over all images": pytest.approx(3 / 5)}
-    assert npc["verifier"]["groups"] == {"counting": 1.0, "color_attr": pytest.approx(2 / 3)}
-    assert npc["verifier"]["mean_of_groups"] == pytest.approx(5 / 6)
+    npc = found().arms["npc"]
+    assert npc.groups["counting"].value == 1.0
+    assert npc.groups["color_attr"].value == pytest.approx(1 / 3)
+    assert npc.score == pytest.approx(2 / 3)
+    assert npc.others == {"accuracy over all images": pytest.approx(3 / 5)}
+    assert npc.verifier.groups == {"counting": 1.0, "color_attr": pytest.approx(2 / 3)}
+    assert npc.verifier.mean_of_groups == pytest.approx(5 / 6)
 
 
 def test_intervals_hold_the_number_and_are_points_where_nothing_varies():
-    npc = found()["arms"]["npc"]
-    assert npc["groups"]["counting"]["interval_95"] == (1.0, 1.0)
+    npc = found().arms["npc"]
+    assert npc.groups["counting"].interval_95 == (1.0, 1.0)
     # Three prompts, one right: none drawn at (2/3)^3 = 30 %, all at 1/27 = 3.7 %.
-    assert npc["groups"]["color_attr"]["interval_95"] == (0.0, 1.0)
-    assert npc["interval_95"] == (0.5, 1.0)
+    assert npc.groups["color_attr"].interval_95 == (0.0, 1.0)
+    assert npc.interval_95 == (0.5, 1.0)
 
 
 def test_cost_is_of_failing_prompts_only():
     summed = found()
-    assert summed["failing"] == 4
-    assert [summed["arms"][arm]["images_per_failing_prompt"] for arm in ARMS] == [0, 5 / 4, 1]
-    assert summed["arms"]["npc"]["forwards_per_failing_prompt"] == pytest.approx(12 * 5 / 4)
-    assert [summed["arms"][arm]["corrected"] for arm in ARMS] == [0, 3 / 4, 1 / 2]
+    assert summed.failing == 4
+    assert [summed.arms[arm].images_per_failing_prompt for arm in ARMS] == [0, 5 / 4, 1]
+    assert summed.arms["npc"].forwards_per_failing_prompt == pytest.approx(12 * 5 / 4)
+    assert [summed.arms[arm].corrected for arm in ARMS] == [0, 3 / 4, 1 / 2]
 
 
 def test_pairs_count_disagreements_of_the_judge():
-    pairs = {(pair["first"], pair["second"]): pair for pair in found()["pairs"]}
+    pairs = {(pair.first, pair.second): pair for pair in found().pairs}
     assert len(pairs) == 3
     base_npc = pairs["base", "npc"]
-    assert (base_npc["only_first"], base_npc["only_second"]) == (0, 2)
-    assert base_npc["p"] == pytest.approx(2 / 4)
+    assert (base_npc.only_first, base_npc.only_second) == (0, 2)
+    assert base_npc.p == pytest.approx(2 / 4)
     # counting: 1/2 -> 1, color_attr: 0 -> 1/3
-    assert base_npc["difference"] == pytest.approx((1 / 2 + 1 / 3) / 2)
-    low, high = base_npc["interval_95"]
-    assert 0 <= low < base_npc["difference"] < high
+    assert base_npc.difference == pytest.approx((1 / 2 + 1 / 3) / 2)
+    low, high = base_npc.interval_95
+    assert 0 <= low < base_npc.difference < high
     npc_reseed = pairs["npc", "reseed"]
-    assert (npc_reseed["only_first"], npc_reseed["only_second"]) == (1, 0)
-    assert npc_reseed["difference"] == pytest.approx(-1 / 6)
+    assert (npc_reseed.only_first, npc_reseed.only_second) == (1, 0)
+    assert npc_reseed.difference == pytest.approx(-1 / 6)
 
 
 def test_judge_and_verifier_are_compared_image_by_image():
-    said = found()["agreement"]
+    said = found().agreement
     # Prompt 1 has one image for all arms, the others a base image, one of npc and one of reseed.
-    assert said["images"] == 1 + 4 * 3
-    assert said["both_correct"] == 1 + 2 + 0 + 1
-    assert said["only_verifier"] == 2
-    assert said["only_judge"] == 0
-    assert said["both_wrong"] == 7
+    assert said.images == 1 + 4 * 3
+    assert said.both_correct == 1 + 2 + 0 + 1
+    assert said.only_verifier == 2
+    assert said.only_judge == 0
+    assert said.both_wrong == 7
     agreed = 11 / 13
     by_chance = 6 / 13 * 4 / 13 + 7 / 13 * 9 / 13
-    assert said["kappa"] == pytest.approx((agreed - by_chance) / (1 - by_chance))
+    assert said.kappa == pytest.approx((agreed - by_chance) / (1 - by_chance))
 
 
 def test_tries_are_counted_by_their_number_and_kind():
-    npc = found()["arms"]["npc"]
-    assert npc["by_number"] == [
-        {"images": 4, "right": pytest.approx(2 / 4)},
-        {"images": 1, "right": 1.0},
-    ]
-    assert npc["by_kind"] == {"targeted": {"images": 5, "right": pytest.approx(3 / 5)}}
+    npc = found().arms["npc"]
+    assert npc.by_number == (RightShare(4, 2 / 4), RightShare(1, 1.0))
+    assert npc.by_kind == {"targeted": RightShare(5, 3 / 5)}
 
 
 def test_a_missing_judgement_withholds_what_it_would_enter_and_no_more():
     missing = found(last=None)
-    reseed, npc = missing["arms"]["reseed"], missing["arms"]["npc"]
-    assert reseed["score"] is None
-    assert reseed["interval_95"] is None
-    assert reseed["groups"]["color_attr"]["value"] is None
-    assert reseed["groups"]["counting"]["value"] == 1.0
-    assert npc == found()["arms"]["npc"]
-    pairs = {(pair["first"], pair["second"]): pair for pair in missing["pairs"]}
-    assert pairs["npc", "reseed"]["p"] is None
-    assert pairs["base", "npc"]["p"] == 0.5
+    reseed, npc = missing.arms["reseed"], missing.arms["npc"]
+    assert reseed.score is None
+    assert reseed.interval_95 is None
+    assert reseed.groups["color_attr"].value is None
+    assert reseed.groups["counting"].value == 1.0
+    assert npc == found().arms["npc"]
+    pairs = {(pair.first, pair.second): pair for pair in missing.pairs}
+    assert pairs["npc", "reseed"].p is None
+    assert pairs["base", "npc"].p == 0.5
     for show in (tables.text, tables.markdown):
         shown = show(tables.title(missing), tables.sections(missing))
         assert "withheld (1 failed)" in shown
@@ -215,9 +213,9 @@ def test_markdown_and_text_show_every_tag_arm_and_cost():
 
 def test_json_survives_and_the_order_of_results_changes_nothing():
     once = found()
-    assert json.loads(json.dumps(once))["arms"]["npc"]["score"] == once["arms"]["npc"]["score"]
-    backwards = summary(TwoTags(), case()[::-1], ARMS, judge="somebody", costs=COSTS)
-    assert json.dumps(backwards) == json.dumps(once)
+    assert json.loads(json.dumps(once.data()))["arms"]["npc"]["score"] == once.arms["npc"].score
+    backwards = summarise(TwoTags(), case()[::-1], ARMS, judge="somebody", costs=COSTS)
+    assert json.dumps(backwards.data()) == json.dumps(once.data())
 
 
 def graded(number, group, arm, grade, score):
@@ -229,23 +227,19 @@ def graded(number, group, arm, grade, score):
 def test_grades_are_weighted_and_compared_by_their_means(tmp_path):
     suite = ImagineBench(write(tmp_path / "imagine_bench.jsonl", RECORDS["imagine"]()))
     types = list(WEIGHTS)
-    base = [
-        graded(n, types[n], "base", grade, n / 10) for n, grade in enumerate([2.0, 4.0, 6.0, 8.0])
-    ]
-    npc = [
-        graded(n, types[n], "npc", grade + 1, n / 10)
-        for n, grade in enumerate([2.0, 4.0, 6.0, 8.0])
-    ]
-    numbers = summary(suite, base + npc, ["base", "npc"], judge="somebody", costs={})
-    first = numbers["arms"]["base"]
-    assert first["score"] == pytest.approx((3 * 2 + 2 * 4 + 2 * 6 + 2 * 8) / 9)
-    assert first["others"][PUBLISHED_OVERALL] == pytest.approx((3 * 2 + 2 * 4 + 2 * 6) / 7)
-    [pair] = numbers["pairs"]
-    assert pair["difference"] == pytest.approx(1.0)
-    assert pair["interval_95"] == pytest.approx((1.0, 1.0))
-    assert pair["p"] is None  # McNemar's test is of right and wrong
-    assert numbers["agreement"]["kappa"] is None
-    assert 0.9 < numbers["agreement"]["rank_correlation"] <= 1
+    grades = [2.0, 4.0, 6.0, 8.0] * 2  # two prompts of each type
+    base = [graded(n, types[n % 4], "base", g, g / 10) for n, g in enumerate(grades)]
+    npc = [graded(n, types[n % 4], "npc", g + 1, g / 10) for n, g in enumerate(grades)]
+    numbers = summarise(suite, base + npc, ["base", "npc"], judge="somebody", costs={})
+    first = numbers.arms["base"]
+    assert first.score == pytest.approx((3 * 2 + 2 * 4 + 2 * 6 + 2 * 8) / 9)
+    assert first.others[PUBLISHED_OVERALL] == pytest.approx((3 * 2 + 2 * 4 + 2 * 6) / 7)
+    [pair] = numbers.pairs
+    assert pair.difference == pytest.approx(1.0)
+    assert pair.interval_95 == pytest.approx((1.0, 1.0))
+    assert pair.p is None  # McNemar's test is of right and wrong
+    assert numbers.agreement.kappa is None
+    assert 0.9 < numbers.agreement.rank_correlation <= 1
     shown = tables.markdown(tables.title(numbers), tables.sections(numbers))
     assert "McNemar" not in shown
     assert "+1.00" in shown
@@ -255,5 +249,5 @@ def test_grades_are_weighted_and_compared_by_their_means(tmp_path):
 def test_the_title_says_how_many_prompts_are_different():
     numbers = found()
     assert "5 of 6 prompts, benchmark seed 0" in tables.title(numbers)
-    repeated = {**numbers, "different_prompts": 4}
+    repeated = replace(numbers, different_prompts=4)
     assert "5 of 6 prompts (4 different), benchmark seed 0" in tables.title(repeated)
