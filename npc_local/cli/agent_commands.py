@@ -202,7 +202,6 @@ async def _verify(profile: ResolvedProfile, prompt: str, picture: Image) -> Verd
 
     rules = roles.Rules(profile.strictness, profile.votes, profile.proposals)
     async with _agent(profile, "verifier") as agent:
-        agent.accepts(prompt)
         claims = await roles.checklist(agent, prompt)
         return await roles.verify(agent, prompt, claims, picture, rules)
 
@@ -229,7 +228,6 @@ async def _propose(
     if picture is not None and not shared:
         seen = await _describe(profile, picture)
     async with _agent(profile, "captioner" if shared else "proposer") as agent:
-        agent.accepts(prompt)
         if picture is not None and shared:
             seen = await roles.describe(agent, picture)
         proposal = await roles.propose(agent, prompt, seen, reason, count, profile.proposals)

@@ -53,9 +53,10 @@ class ShapesBackend:
         return Reply(data=data, raw=json.dumps(data))
 
     def accepts(self, prompt: str) -> None:
-        """Raise `PromptError` if the prompt asks for more than the shapes world has.
+        """Raise `PromptError` if the embedded generator can make no picture of the prompt.
 
-        Its message says what is wrong with this prompt, its hint what the world knows.
+        Its message says what is wrong with this prompt, its hint what the world knows. `complete`
+        takes more: whatever `reading` reads.
         """
         from npc_local.shapes.reading import read_prompt
 

@@ -158,15 +158,15 @@ def _misfit(group: Group, side: str | None, thing: Thing) -> float:
     return color + place + along.get(side or "", 0.0) / CANVAS / 10 + thing.radius * size
 
 
-def _expected(claim: str, found: int, instead: str = "") -> str:
-    return f"expected {claim}, found {number_word(found) if found else 'none'}{instead}"
+def _expected(claim: str, number: int, instead: str = "") -> str:
+    return f"expected {claim}, found {number_word(number) if number else 'none'}{instead}"
 
 
 def _number(shape: str, groups: Groups, scene: Scene) -> Finding:
     wanted = sum(group.count for group in groups if group.shape == shape)
-    found = sum(thing.shape == shape for thing in scene.things)
+    number = sum(thing.shape == shape for thing in scene.things)
     claim = phrase(Group(shape, wanted), "one")
-    return Finding(claim, found == wanted, _expected(claim, found), "count")
+    return Finding(claim, number == wanted, _expected(claim, number), "count")
 
 
 def _color(group: Group, groups: Groups, scene: Scene) -> Finding:
@@ -174,13 +174,13 @@ def _color(group: Group, groups: Groups, scene: Scene) -> Finding:
     least = sum(other.count for other in namesakes if other.color == group.color)
     open_ = sum(other.count for other in namesakes if other.color is None)
     colors = Counter(thing.color for thing in scene.things if thing.shape == group.shape)
-    found = colors.pop(str(group.color), 0)
+    number = colors.pop(str(group.color), 0)
     claim = phrase(Group(group.shape, least, group.color), "one")
     others = [f"{number_word(count)} {color}" for color, count in sorted(colors.items())]
     # Where other colours are asked for as well, naming them here would mislead.
     instead = f" but {listing(others)}" if others and len(namesakes) == 1 else ""
-    holds = least <= found <= least + open_
-    return Finding(claim, holds, _expected(claim, found, instead), "colour")
+    holds = least <= number <= least + open_
+    return Finding(claim, holds, _expected(claim, number, instead), "colour")
 
 
 def _name(group: Group, groups: Groups) -> str:
@@ -260,7 +260,7 @@ def _extra_phrase(group: Group) -> str:
 
 def _background(reading: Reading, scene: Scene) -> Iterator[Finding]:
     seen = scene.background
-    for wanted, found in zip(reading.background, (seen.color, seen.pattern), strict=True):
+    for wanted, there in zip(reading.background, (seen.color, seen.pattern), strict=True):
         if wanted:
-            wrong = f"the background is {found}, not {wanted}"
-            yield Finding(f"{wanted} background", wanted == found, wrong)
+            wrong = f"the background is {there}, not {wanted}"
+            yield Finding(f"{wanted} background", wanted == there, wrong)

@@ -380,6 +380,12 @@ def test_a_prompt_that_cannot_be_served(home, command):
         assert result.stderr.startswith("error: the ")
 
 
+def test_a_single_agent_takes_what_the_generator_could_not_spell(home):
+    assert data(run("verify", "--json", "image.png", "3 red disks & a GREEN star"))["correct"]
+    found = data(run("propose", "--json", "--image", "image.png", "2 red disks"))
+    assert "a green star" in [negative["negative"] for negative in found["negatives"]]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

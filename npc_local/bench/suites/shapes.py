@@ -92,24 +92,24 @@ def judge_scene(record: Mapping[str, Any], scene: Scene) -> Judgement:
     things = {entry["class"]: _of(entry["class"], scene) for entry in record["include"]}
     faults: dict[str, list[str]] = {"count": [], "nothing else": []}
     for entry in record["include"]:
-        name, found = entry["class"], things[entry["class"]]
-        if len(found) != entry["count"]:
-            faults["count"].append(f"{name}: {len(found)} instead of {entry['count']}")
+        name, namesakes = entry["class"], things[entry["class"]]
+        if len(namesakes) != entry["count"]:
+            faults["count"].append(f"{name}: {len(namesakes)} instead of {entry['count']}")
         for key, keeps in (("color", _has_color), ("region", _in_region)):
             if key in entry:
                 wrong = faults.setdefault(key, [])
-                if not found or not all(keeps(thing, entry[key]) for thing in found):
+                if not namesakes or not all(keeps(thing, entry[key]) for thing in namesakes):
                     wrong.append(f"{name}: not {entry[key]}")
     sized = {
         entry["size"]: things[entry["class"]] for entry in record["include"] if "size" in entry
     }
     if sized:
-        kept = _larger(sized["larger"], sized["smaller"])
-        faults["size"] = [] if kept else ["sizes are not as asked for"]
+        larger = _larger(sized["larger"], sized["smaller"])
+        faults["size"] = [] if larger else ["sizes are not as asked for"]
     others = sorted({thing.shape for thing in scene.things} - things.keys())
     faults["nothing else"] += [f"{shape}: not asked for" for shape in others]
-    reasons = [reason for found in faults.values() for reason in found]
-    parts = {key: float(not found) for key, found in faults.items()}
+    parts = {kind: float(not reasons) for kind, reasons in faults.items()}
+    reasons = [reason for some in faults.values() for reason in some]
     return Judgement(not reasons, float(not reasons), parts, "; ".join(reasons))
 
 

@@ -89,27 +89,27 @@ def main(
         draw_curves(work, work / "curves.png")
 
 
-def _same_data(kept: Path, settings: dict[str, int]) -> None:
+def _same_data(file: Path, settings: dict[str, int]) -> None:
     """Refuse to go on with other data than a run began with."""
-    if kept.exists():
-        before = json.loads(kept.read_text())
+    if file.exists():
+        before = json.loads(file.read_text())
         if before != settings:
             given = ", ".join(f"--{name} {value}" for name, value in before.items())
-            raise click.UsageError(f"{kept.parent} was begun with {given}; give another --work")
-    kept.write_text(json.dumps(settings) + "\n")
+            raise click.UsageError(f"{file.parent} was begun with {given}; give another --work")
+    file.write_text(json.dumps(settings) + "\n")
 
 
 def _latents(
-    corpus: Corpus, tokenizers: Tokenizers, autoencoder: Autoencoder, kept: Path
+    corpus: Corpus, tokenizers: Tokenizers, autoencoder: Autoencoder, file: Path
 ) -> Latents:
-    """Encode every scene and caption once; scenes are kept on disk for a run that goes on."""
-    if not kept.exists():
+    """Encode every scene and caption once; scenes are file on disk for a run that goes on."""
+    if not file.exists():
         print("encoding scenes", flush=True)
         scaled = latents(autoencoder, corpus.images) * autoencoder.config.scaling_factor
-        torch.save(pack(scaled).half(), kept.with_suffix(".tmp"))
-        os.replace(kept.with_suffix(".tmp"), kept)
+        torch.save(pack(scaled).half(), file.with_suffix(".tmp"))
+        os.replace(file.with_suffix(".tmp"), file)
     t5, clip = tokenizers(spoken(corpus.captions))
-    return Latents(torch.load(kept, weights_only=True), corpus.labels, t5, clip, CAPTIONS)
+    return Latents(torch.load(file, weights_only=True), corpus.labels, t5, clip, CAPTIONS)
 
 
 if __name__ == "__main__":

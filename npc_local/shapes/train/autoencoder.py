@@ -71,8 +71,8 @@ def _losses(model: Autoencoder, real: Tensor) -> tuple[Tensor, Tensor]:
     with torch.autocast("cpu", torch.bfloat16):
         latent = model.encoder(real)
         latent = latent + 0.03 * torch.randn_like(latent)
-        made = model.decoder(latent)
-    error = made.float() - real
+        decoded = model.decoder(latent)
+    error = decoded.float() - real
     return error.abs().mean() + error.square().mean(), latent.float().square().mean()
 
 
@@ -93,8 +93,8 @@ def _even_channels(model: Autoencoder, corpus: Corpus) -> None:
     Channels come out with standard deviations up to five times apart, which starves the small ones
     in diffusion. All get `_SPREAD`; the pipeline's scaling factor then makes them unit-sized.
     """
-    found = latents(model, corpus.images[:4000])
-    mean, spread = found.mean((0, 2, 3)), found.std((0, 2, 3))
+    encoded = latents(model, corpus.images[:4000])
+    mean, spread = encoded.mean((0, 2, 3)), encoded.std((0, 2, 3))
     gain = _SPREAD / spread
     last, first = model.encoder.layers[-1], model.decoder.layers[0]
     shown = functional.conv2d(mean.view(1, -1, 1, 1).expand(1, -1, 3, 3), first.weight).flatten()

@@ -28,6 +28,6 @@ def draw_curves(work: Path, out: Path) -> None:
 
 
 def _line(axes: Any, rows: list[dict[str, float]], key: str, label: str, style: str = "-") -> None:
-    found = [(row["step"], row[key]) for row in rows if key in row]
-    if found:
-        axes.plot(*zip(*found, strict=True), style, label=label)
+    points = [(row["step"], row[key]) for row in rows if key in row]
+    if points:
+        axes.plot(*zip(*points, strict=True), style, label=label)

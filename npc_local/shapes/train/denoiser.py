@@ -112,7 +112,7 @@ class Flow(nn.Module):
 
     def velocity(self, noisy: Tensor, time: Tensor, guidance: Tensor, words: Words) -> Tensor:
         """Velocity (n, 64, 32) at `noisy` for time in [0, 1], scale (n,) and encoded text."""
-        made: Tensor = self.denoiser(
+        velocity: Tensor = self.denoiser(
             hidden_states=noisy,
             encoder_hidden_states=words[0],
             pooled_projections=words[1],
@@ -122,7 +122,7 @@ class Flow(nn.Module):
             txt_ids=self.text_ids,
             return_dict=False,
         )[0]
-        return made
+        return velocity
 
     def label_logits(self) -> Tensor:
         """What each image token of the last forward seems to show, (n, 64, classes)."""
@@ -224,9 +224,9 @@ def _losses(flow: Flow, data: Latents, batch: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    kept: list[Tensor] = list(average.parameters())
+    averaged: list[Tensor] = list(average.parameters())
     fresh: list[Tensor] = list(model.parameters())
-    torch._foreach_lerp_(kept, fresh, 1 - decay)
+    torch._foreach_lerp_(averaged, fresh, 1 - decay)
 
 
 @torch.no_grad()
@@ -239,14 +239,14 @@ def gauge(flow: Flow, data: Latents) -> dict[str, float]:
     captions = torch.arange(number) * data.captions
     words = flow.encode(data.t5[captions], data.clip[captions])
     other = words[0].roll(1, 0), words[1].roll(1, 0)
-    found = {}
+    losses = {}
     for time in _GAUGE_TIMES:
         times = torch.full((number,), time)
         noisy = torch.lerp(clean, noise, time)
-        for name, said in (("right", words), ("none", _null(flow, number)), ("other", other)):
-            guess = flow.velocity(noisy, times, torch.ones(number), said)
-            found[f"{name}@{time}"] = float(functional.mse_loss(guess, noise - clean))
-    return found
+        for name, caption in (("right", words), ("none", _null(flow, number)), ("other", other)):
+            guess = flow.velocity(noisy, times, torch.ones(number), caption)
+            losses[f"{name}@{time}"] = float(functional.mse_loss(guess, noise - clean))
+    return losses
 
 
 def distil_guidance(
@@ -303,9 +303,9 @@ def _guidance_loss(student: Flow, teacher: Flow, null: Words, data: Latents) -> 
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             words = teacher.encode(t5, clip)
-            one = torch.ones(batch)
-            given = teacher.velocity(noisy, time, one, words).float()
-            blank = teacher.velocity(noisy, time, one, null).float()
+            unguided = torch.ones(batch)
+            conditional = teacher.velocity(noisy, time, unguided, words).float()
+            unconditional = teacher.velocity(noisy, time, unguided, null).float()
         guess = student.velocity(noisy, time, scale, words)
-    target = torch.lerp(blank, given, scale.view(-1, 1, 1))
+    target = torch.lerp(unconditional, conditional, scale.view(-1, 1, 1))
     return functional.mse_loss(guess.float(), target)

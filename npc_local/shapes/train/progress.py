@@ -61,8 +61,8 @@ class Run:
         state: dict[str, Any] = torch.load(self._checkpoint, weights_only=True)
         for name, part in parts.items():
             if isinstance(part, Sequence):
-                for one, kept in zip(part, state[name], strict=True):
-                    one.load_state_dict(kept)
+                for member, saved in zip(part, state[name], strict=True):
+                    member.load_state_dict(saved)
             else:
                 part.load_state_dict(state[name])
         torch.set_rng_state(state["random"])
@@ -73,7 +73,7 @@ class Run:
         state: dict[str, Any] = {"step": step, "random": torch.get_rng_state()}
         for name, part in parts.items():
             if isinstance(part, Sequence):
-                state[name] = [one.state_dict() for one in part]
+                state[name] = [member.state_dict() for member in part]
             else:
                 state[name] = part.state_dict()
         fresh = self._checkpoint.with_suffix(".tmp")

@@ -63,11 +63,11 @@ def sample(
     for time in euler.timesteps:
         now = (time / 1000).expand(number)
         with torch.autocast("cpu", torch.bfloat16):
-            given = flow.velocity(tokens, now, guidance, words).float()
+            velocity = flow.velocity(tokens, now, guidance, words).float()
             if not embedded:
-                blank = flow.velocity(tokens, now, guidance, none).float()
-                given = torch.lerp(blank, given, scale)
-        tokens = euler.step(given, time, tokens, return_dict=False)[0]
+                unconditional = flow.velocity(tokens, now, guidance, none).float()
+                velocity = torch.lerp(unconditional, velocity, scale)
+        tokens = euler.step(velocity, time, tokens, return_dict=False)[0]
     pixels = autoencoder.decode(unpack(tokens) / autoencoder.config.scaling_factor).sample
     bytes_ = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(array) for array in bytes_]

@@ -36,14 +36,14 @@ class Tokenizers:
         """Token ids as FluxPipeline makes them: T5 (n, 26) and CLIP (n, 32), padded."""
 
         def ids(tokenizer: T5Tokenizer | CLIPTokenizer, length: int) -> Tensor:
-            made: Tensor = tokenizer(
+            encoded: Tensor = tokenizer(
                 captions,
                 padding="max_length",
                 max_length=length,
                 truncation=True,
                 return_tensors="pt",
             ).input_ids
-            return made
+            return encoded
 
         return ids(self.t5, T5_LENGTH), ids(self.clip, CLIP_LENGTH)
 

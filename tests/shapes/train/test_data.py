@@ -86,10 +86,10 @@ def test_pixels_span_minus_one_to_one():
     assert pixels(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
 
 
-def test_tokenizers_read_every_caption_whole(tmp_path):
-    lines = sentences(1_500, seed=0)
-    made = make_tokenizers(tmp_path, seed=0)
-    t5, clip = made.t5, made.clip
+def test_tokenizers_read_every_caption_whole(tokenizer_files):
+    lines = sentences(1_500, seed=1)
+    tokenizers = make_tokenizers(tokenizer_files, seed=0)
+    t5, clip = tokenizers.t5, tokenizers.clip
     for tokenizer, length in ((t5, T5_LENGTH), (clip, CLIP_LENGTH)):
         ids = tokenizer(lines).input_ids
         assert max(map(len, ids)) <= length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,12 +36,17 @@ def _train(work: Path, steps: int, *more: str) -> Any:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_rng_state(state)
+def _same_random_numbers_afterwards():
+    with torch.random.fork_rng():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_sheet():
+    """Samples are drawn in the other process alone: they decide nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "sheet", lambda *_, **__: 0.0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -48,31 +54,43 @@ def elsewhere(tmp_path_factory):
     """A training run in a process of its own, start to end."""
     work = tmp_path_factory.mktemp("elsewhere")
     arguments = [sys.executable, "-m", "npc_local.shapes.train", *_arguments(work, STEPS)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return work
 
 
+def _train_until(work: Path, stage: str, step: int, *more: str) -> dict[str, Any]:
+    """Train, and be killed when that step of that stage has been saved; return what was saved."""
+    save = Run.save
+
+    def save_and_die(run, at, **parts):
+        save(run, at, **parts)
+        if (run.stage, at) == (stage, step):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save", save_and_die)
+        patch.setattr(Run, "due", lambda *_: True)
+        killed = _train(work, STEPS, *more)
+    assert killed.exit_code != 0
+    assert not (work / "pipeline").exists()
+    return _checkpoint(work, stage, step)
+
+
+def _checkpoint(work: Path, stage: str, step: int) -> dict[str, Any]:
+    saved: dict[str, Any] = torch.load(work / stage / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == step
+    return saved
+
+
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory):
+def resumed(tmp_path_factory, tokenizer_files):
     """The same training run here, killed twice in the middle of a stage and started again."""
     work = tmp_path_factory.mktemp("resumed")
-    save = Run.save
+    shutil.copytree(tokenizer_files, work, dirs_exist_ok=True)
     for stage in ("text", "denoiser"):
-
-        def save_and_die(run, step, stage=stage, **parts):
-            save(run, step, **parts)
-            if (run.stage, step) == (stage, 1):
-                raise KeyboardInterrupt
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Run, "save", save_and_die)
-            patch.setattr(Run, "due", lambda *_: True)
-            killed = _train(work, STEPS)
-        assert killed.exit_code != 0
-        assert torch.load(work / stage / "checkpoint.pt", weights_only=True)["step"] == 1
-        assert not (work / "pipeline").exists()
+        _train_until(work, stage, 1)
     done = _train(work, STEPS)
     assert done.exit_code == 0, done.output
     return work
@@ -91,18 +109,19 @@ def _steps(work: Path, stage: str) -> list[int]:
 
 
 def test_the_same_seed_gives_the_same_bytes_also_after_a_kill(elsewhere, resumed):
-    one, other = _files(elsewhere / "pipeline"), _files(resumed / "pipeline")
-    assert list(one) == list(other)
-    assert [name for name in one if one[name] != other[name]] == []
-    assert sum(name.endswith(".safetensors") for name in one) == 4
+    unbroken, broken = _files(elsewhere / "pipeline"), _files(resumed / "pipeline")
+    assert list(unbroken) == list(broken)
+    assert [name for name in unbroken if unbroken[name] != broken[name]] == []
+    assert sum(name.endswith(".safetensors") for name in unbroken) == 4
 
 
-def test_another_seed_gives_other_weights(elsewhere, tmp_path):
-    done = _train(tmp_path, 1, "--seed", "1")
-    assert done.exit_code == 0, done.output
-    one, other = _files(elsewhere / "pipeline"), _files(tmp_path / "pipeline")
-    weights = [name for name in one if name.endswith(".safetensors")]
-    assert all(one[name] != other[name] for name in weights)
+def test_another_seed_gives_other_weights(elsewhere, tmp_path, monkeypatch):
+    """Told by the first stage: all random numbers come from one seed."""
+    monkeypatch.setattr(command, "make_tokenizers", lambda *_: None)  # which it does not need
+    expected = _checkpoint(elsewhere, "autoencoder", STEPS)["model"]
+    for seed, same in (("0", True), ("1", False)):
+        made = _train_until(tmp_path / seed, "autoencoder", STEPS, "--seed", seed)["model"]
+        assert all(torch.equal(made[name], expected[name]) is same for name in expected)
 
 
 def test_diffusers_loads_and_runs_what_comes_out(elsewhere):
@@ -139,7 +158,7 @@ def test_more_steps_go_on_from_the_checkpoint(resumed):
     assert done.exit_code == 0, done.output
     for stage in STAGES:
         assert _steps(resumed, stage)[-2:] == [STEPS, STEPS + 1]
-        assert torch.load(resumed / stage / "checkpoint.pt", weights_only=True)["step"] == STEPS + 1
+        _checkpoint(resumed, stage, STEPS + 1)
 
 
 def test_other_data_in_the_same_place_is_refused(elsewhere):
