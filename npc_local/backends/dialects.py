@@ -22,10 +22,12 @@ _MAX_TOKENS = 1024
 _NEW_SEED = 1_000_003  # far from the next vote's seed
 _WARMER = 0.3
 
-# A grammar that ends a list at its bound would make a model that ran away look like an answer.
-_LONGEST = frozenset({"maxItems"})
-# OpenAI does not take the others for every model; vLLM's grammar keeps to them.
-_BOUNDS = _LONGEST | {"minItems", "minLength", "minimum", "maximum"}
+# Never sent. A grammar that ends a list at its bound makes a model that ran away look like an
+# answer, and xgrammar lets control characters, which are no JSON, into strings of a least length
+# (seen with vLLM 0.32).
+_CHECKED_HERE = frozenset({"maxItems", "minLength"})
+# OpenAI does not take these for every model; vLLM's grammar keeps to them.
+_BOUNDS = _CHECKED_HERE | {"minItems", "minimum", "maximum"}
 # Newer ones answer 400 to a temperature, unless their reasoning is off.
 _HEATED = re.compile(r"(chatgpt-4o|gpt-3\.5|gpt-4)")
 
@@ -41,7 +43,7 @@ class Dialect:
 
     max_tokens: str
     heated: re.Pattern[str] = re.compile("")
-    withheld: frozenset[str] = _LONGEST
+    withheld: frozenset[str] = _CHECKED_HERE
     image: Mapping[str, Any] = field(default_factory=dict)
 
 
