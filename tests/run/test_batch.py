@@ -475,7 +475,9 @@ def test_what_no_prompt_can_go_on_with_ends_the_run(home, monkeypatch, error):
     result = run("--in-flight", 1)
     assert result.exit_code == error.exit_code
     assert f"error: {error}" in result.stderr
-    assert [one["prompt"] for one in lines(result)] == FIVE[:2]
+    *ended, last = lines(result)
+    assert [one["prompt"] for one in ended] == FIVE[:2]
+    assert last == {"status": "error", "error": str(error), "exit_code": error.exit_code}
     assert "stopped: 2 of 5 prompts; 2 corrected; in " in result.stderr
     hint = f"the same command goes on, with --out {Path('out').absolute()} and without --fresh\n"
     assert hint in result.stderr
@@ -494,7 +496,8 @@ def test_results_that_cannot_be_written_end_the_run(home, monkeypatch):
     result = run()
     assert result.exit_code == StorageError.exit_code
     assert "original.png: cannot be written: No space left on device" in result.stderr
-    assert result.stdout == ""
+    [line] = lines(result)
+    assert (line["status"], line["exit_code"]) == ("error", StorageError.exit_code)
 
 
 # ---------------------------------------------------------------- prompts as arguments
