@@ -1,23 +1,23 @@
 """The generator of a profile: a local diffusers directory, checked at once and loaded when needed.
 
 Leaves out: how a directory becomes a pipeline (`loading`), how a pipeline makes an image
-(`sampling`), and which negative to try (`loop`).
+(`pipeline_generator`), and which negative to try (`loop`).
 """
 
 from __future__ import annotations
 
 import gc
-from functools import cached_property
 from typing import Any
 
-from npc_local.core.config.settings import GeneratorSettings
+from npc_local.core.config.settings import EncoderSettings, GeneratorSettings
 from npc_local.core.device import resolve_device, torch_threads
-from npc_local.core.errors import ConfigError, GeneratorError
+from npc_local.core.device_errors import is_device_lost, is_out_of_memory
+from npc_local.core.errors import ConfigError, DeviceLostError, GeneratorError
 from npc_local.core.files.model_directory import hash_files
 from npc_local.core.hashing import digest
 from npc_local.core.records import Render, Shot
 from npc_local.core.versions import libraries
-from npc_local.generator.base import OnStep
+from npc_local.generator.base import HeldEncoder, OnStep
 from npc_local.generator.early_negative.gate import check_true_cfg_scale
 from npc_local.generator.family import Pipeline
 from npc_local.generator.loading.directory import INDEX, check_directory, lora_file
@@ -43,6 +43,7 @@ class DiffusersGenerator:
         self.settings = settings
         self._family, self._components = check_directory(settings)
         self._cache = late_cache(settings, self._family)
+        self._sampler: PipelineGenerator | None = None  # once the model is loaded
         if settings.guidance_scale is not None and self._family.embedded is None:
             raise ConfigError(
                 f"guidance_scale: {self._family.name} takes none beside CFG, whose scale is "
@@ -52,10 +53,15 @@ class DiffusersGenerator:
     @property
     def pipe(self) -> Pipeline:
         """The loaded pipeline, on its device; errors as `generate`."""
-        return self._sampler.pipe
+        return self._loaded().pipe
 
-    @cached_property
-    def _sampler(self) -> PipelineGenerator:
+    def _loaded(self) -> PipelineGenerator:
+        """Return what makes the images; the model is loaded if it is not there."""
+        if self._sampler is None:
+            self._sampler = self._load()
+        return self._sampler
+
+    def _load(self) -> PipelineGenerator:
         settings, family = self.settings, self._family
         arguments: dict[str, Any] = {
             "num_inference_steps": settings.steps,
@@ -94,7 +100,7 @@ class DiffusersGenerator:
             PromptError: a text is longer than the model reads, or a negative is its own prompt.
         """
         with torch_threads(self.settings.threads):
-            return self._sampler.generate(shot, on_step)
+            return self._loaded().generate(shot, on_step)
 
     def leave_device(self) -> None:
         """Give the GPU's memory back; `enter_device`, or the next image, takes it again.
@@ -104,12 +110,12 @@ class DiffusersGenerator:
         """
         import torch
 
-        if "_sampler" in vars(self):
+        if self._sampler is not None:
             if self._moves:
                 self._sampler.pipe.to("cpu")
                 self._sampler.free()
             else:
-                del self._sampler
+                self._sampler = None
         gc.collect()  # also what a load that failed has left
         torch.cuda.empty_cache()
 
@@ -117,16 +123,19 @@ class DiffusersGenerator:
         """Take the GPU's memory again after `leave_device`, if the model is loaded.
 
         Raises:
+            DeviceLostError: the GPU has failed for good.
             GeneratorError: there is not enough.
         """
-        if "_sampler" not in vars(self) or not self._moves:
+        if self._sampler is None or not self._moves:
             return
-        import torch
-
         device = resolve_device(self.settings.device)
         try:
             self._sampler.pipe.to(device)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if is_device_lost(error):
+                raise DeviceLostError(f"the GPU failed while taking the model: {error}") from error
+            if not is_out_of_memory(error):
+                raise GeneratorError(f"the generator cannot move to {device}: {error}") from error
             raise GeneratorError(
                 f"out of memory on {device} while moving the generator back to it; let other "
                 'programs end, or choose offload = "model" or a quantization'
@@ -150,12 +159,28 @@ class DiffusersGenerator:
             mode="json", exclude={"path", "device", "more_devices", "gguf", "loras"}
         )
         chosen["loras"] = [lora.weight for lora in settings.loras]
-        identity = {
-            "settings": chosen,
-            "device": resolve_device(settings.device),
-            "versions": libraries(),
-            "files": hash_files(settings.path, [INDEX, *self._components]),
-            # By content, not by name: the same LoRA elsewhere is the same.
-            "extra": [list(hash_files(file.parent, [file.name]).values()) for file in extra],
-        }
-        return digest(identity)
+        return digest(
+            {
+                "settings": chosen,
+                "device": resolve_device(settings.device),
+                "versions": libraries(),
+                "files": hash_files(settings.path, [INDEX, *self._components]),
+                # By content, not by name: the same LoRA elsewhere is the same.
+                "extra": [list(hash_files(file.parent, [file.name]).values()) for file in extra],
+            }
+        )
+
+    def text_encoder(self, wanted: EncoderSettings) -> HeldEncoder | None:
+        """Return the text encoder that `wanted` names, if the pipeline holds it anyway.
+
+        It is loaded with the pipeline, when it is asked for.
+        """
+        if not wanted.is_held_by(self.settings):
+            return None
+        bits = self.settings.quantization
+        quantized = bits is not None and wanted.text_encoder in bits.components
+        return HeldEncoder(
+            pipe=lambda: self.pipe,
+            quantization=bits.model_dump(mode="json") if bits is not None and quantized else None,
+            fingerprint=None,
+        )

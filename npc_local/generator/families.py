@@ -69,6 +69,7 @@ FAMILIES = (
         conditional_first=True,
         scale_off=0.0,
         template_tokens=16,
+        attention_mask="keys",
         undistilled="Z-Image",
         notes="guidance_scale is one lower than the usual scale.",
     ),
@@ -86,6 +87,7 @@ FAMILIES = (
         name="Chroma",
         pipeline="ChromaPipeline",
         guides="two calls",
+        attention_mask="weights",
         undistilled="Chroma1-Base",
     ),
     Family(
@@ -125,6 +127,7 @@ FAMILIES = (
         caches=True,
         scale="guider",
         reads=1000,
+        attention_mask="keys",
         undistilled="HunyuanImage-2.1-Diffusers (not Distilled)",
         notes="The scale is pipe.guider.guidance_scale; from step 6 on, its guider replaces CFG "
         "by adaptive projected guidance, with a scale of its own. A prompt with quoted words uses "
@@ -156,6 +159,7 @@ FAMILIES = (
         guides="two calls",
         scale_off=0.0,
         template_tokens=5,
+        attention_mask="keys",
         undistilled="the base (Raw) Krea 2 checkpoint",
         notes="guidance_scale is one lower than the usual scale.",
     ),
@@ -169,6 +173,7 @@ FAMILIES = (
         null=" ",
         # Step 0 also fills the key-value cache that the later steps read.
         reuses_first=False,
+        attention_mask="pairs",
         undistilled="Qwen-Image-2.1",
         notes="Its own default is an image without CFG. Its processor needs the torchvision "
         "package.",

@@ -44,6 +44,9 @@ class Family:
         caches: whether diffusers' caches work: its blocks are known to them, and its pipeline
             tells them which prediction is which.
         loras: whether its pipeline loads LoRAs.
+        attention_mask: what its attention is given beside queries, keys and values, which not every
+            backend takes. "keys": a bool for each key. "pairs", "weights": a bool, a number for
+            each query with each key. None: nothing, or it takes no backend.
         reads: text tokens that the model reads, where no call argument says so.
         tokenizer: the component that counts them.
         template_tokens: tokens of that limit that the pipeline's own template takes, at most.
@@ -70,6 +73,7 @@ class Family:
     compiles: bool = True
     caches: bool = False
     loras: bool = True
+    attention_mask: Literal["keys", "pairs", "weights"] | None = None
     reads: int | None = None
     tokenizer: str = "tokenizer"
     template_tokens: int = 0

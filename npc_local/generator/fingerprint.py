@@ -45,7 +45,11 @@ def _weights(part: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             yield key, tensor
             continue
         owner, _, name = key.rpartition(".")
-        kept = getattr(getattr(part.get_submodule(owner), "_hf_hook", None), "weights_map", None)
-        if kept is None:
+        hook = getattr(part.get_submodule(owner), "_hf_hook", None)
+        for each in getattr(hook, "hooks", (hook,)):  # a model's own has several, one after another
+            kept = getattr(each, "weights_map", None)
+            if kept is not None:
+                yield key, kept[name]
+                break
+        else:
             raise ConfigError(f"weights of {key} are nowhere in memory: they cannot be told apart")
-        yield key, kept[name]

@@ -14,12 +14,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npc_local.core.config.settings import EncoderSettings
 from npc_local.core.device_errors import is_device_lost, is_out_of_memory
-from npc_local.core.errors import ConfigError, DeviceLostError, GeneratorError, PromptError
+from npc_local.core.errors import (
+    ConfigError,
+    DeviceLostError,
+    GeneratorError,
+    ModelFilesError,
+    NpcError,
+    PromptError,
+)
+from npc_local.core.files import paths
 from npc_local.core.records import Render, Shot
-from npc_local.generator.base import OnStep
+from npc_local.generator.base import HeldEncoder, OnStep
 from npc_local.generator.early_negative.call_arguments import hands_on, parameters
 from npc_local.generator.early_negative.gate import (
     Gate,
@@ -33,7 +43,7 @@ from npc_local.generator.early_negative.turns import turn
 from npc_local.generator.families import family_of, refuse_distilled
 from npc_local.generator.family import After, Family, Pipeline, denoiser_of
 from npc_local.generator.fingerprint import pipeline_fingerprint
-from npc_local.generator.out_of_memory import LADDER
+from npc_local.generator.out_of_memory import LADDER, Fallback
 from npc_local.generator.random_numbers import seeded
 
 if TYPE_CHECKING:
@@ -143,8 +153,7 @@ class PipelineGenerator:
             if not isinstance(outcome, _OutOfMemory):
                 break
             # Out here, because the caught error kept the tensors of its frames alive.
-            self.free()
-            if fallback.apply(self.pipe):
+            if self._relieved(fallback):
                 tried += (fallback.name,)
                 if fallback.stays:
                     self.fallbacks += (fallback.name,)
@@ -171,6 +180,21 @@ class PipelineGenerator:
         chosen = self._scale, self._negative_steps, self._after, arguments, cache
         return pipeline_fingerprint(self.pipe, chosen)
 
+    def text_encoder(self, wanted: EncoderSettings) -> HeldEncoder | None:
+        """Return the text encoder that `wanted` names, if the pipeline was loaded with it.
+
+        So from the very directory that is named. What has been done to it since is not known.
+        """
+        if wanted.kind != "t5" or not wanted.is_pair():
+            return None
+        home = getattr(self.pipe, "name_or_path", None)
+        model = getattr(self.pipe, wanted.text_encoder, None)
+        there = paths.resolved(wanted.path, ModelFilesError)
+        same = home and paths.resolved(Path(home), ModelFilesError) == there
+        if not same or str(getattr(model, "dtype", None)) != f"torch.{wanted.dtype}":
+            return None
+        return HeldEncoder(pipe=lambda: self.pipe, quantization=None, fingerprint=self.fingerprint)
+
     def _attempt(self, shot: Shot, on_step: OnStep | None) -> _Sample | _OutOfMemory:
         """Make an image with the memory that there is."""
         try:
@@ -178,10 +202,15 @@ class PipelineGenerator:
         except _MODEL_FAILS as error:
             if is_out_of_memory(error):
                 return _OutOfMemory(str(error).partition("\n")[0] or type(error).__name__)
-            if is_device_lost(error):
-                raise DeviceLostError(f"the GPU failed while making an image: {error}") from error
-            said = str(error) or type(error).__name__
-            raise GeneratorError(f"the model failed: {said}") from error
+            raise _failure(error) from error
+
+    def _relieved(self, fallback: Fallback) -> bool:
+        """Free memory, and take one step down the ladder; False if there is no such step."""
+        try:
+            self.free()
+            return fallback.apply(self.pipe)
+        except _MODEL_FAILS as error:
+            raise _failure(error) from error
 
     def _sample(self, shot: Shot, on_step: OnStep | None) -> _Sample:
         import torch
@@ -332,6 +361,14 @@ class _OutOfMemory:
     """A try that found too little memory, and the first line of what was said."""
 
     words: str
+
+
+def _failure(error: Exception) -> NpcError:
+    """Return what the code of a model raised as an error of ours."""
+    said = str(error) or type(error).__name__
+    if is_device_lost(error):
+        return DeviceLostError(f"the GPU failed while making an image: {said}")
+    return GeneratorError(f"the model failed: {said}")
 
 
 @contextmanager

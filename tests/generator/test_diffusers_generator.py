@@ -9,15 +9,23 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
-from npc_local.core.config.settings import GeneratorSettings
-from npc_local.core.errors import ConfigError, GeneratorError, ModelFilesError, PromptError
+from npc_local.core.config.settings import EncoderSettings, GeneratorSettings
+from npc_local.core.errors import (
+    ConfigError,
+    DeviceLostError,
+    GeneratorError,
+    ModelFilesError,
+    PromptError,
+)
 from npc_local.core.records import Shot
 from npc_local.generator.diffusers_generator import DiffusersGenerator
 from npc_local.generator.early_negative.gate import Gate, Pipeline, early_negative
+from npc_local.generator.pipeline_generator import PipelineGenerator
 
 PROMPT, NEGATIVE, SEED, N = "two red cats", "one cat", 11, 4
 
@@ -276,6 +284,69 @@ def test_importing_stays_light(module: str) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def held(path: Path, **changes: Any) -> EncoderSettings:
+    return EncoderSettings(**({"path": path, "device": "cpu"} | changes))
+
+
+def test_a_text_encoder_of_the_same_directory_is_lent(flux_directory: Path) -> None:
+    generator = DiffusersGenerator(settings(flux_directory))
+    lent = generator.text_encoder(held(flux_directory))
+    assert lent is not None
+    assert (lent.quantization, lent.fingerprint) == (None, None)
+    assert generator._sampler is None  # loaded when it is needed
+    assert lent.pipe() is generator.pipe
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"dtype": "bfloat16"}, {"path": Path("elsewhere")}, {"kind": "decoder"}, {"tokenizer": "."}],
+)
+def test_another_text_encoder_is_not_lent(
+    flux_directory: Path, pipe: Pipeline, changes: dict[str, Any]
+) -> None:
+    wanted = held(**({"path": flux_directory} | changes))
+    assert DiffusersGenerator(settings(flux_directory)).text_encoder(wanted) is None
+    assert PipelineGenerator(pipe).text_encoder(wanted) is None
+
+
+def test_a_user_s_pipeline_lends_its_encoder_with_its_own_fingerprint(
+    flux_directory: Path, pipe: Pipeline
+) -> None:
+    generator = PipelineGenerator(pipe)
+    lent = generator.text_encoder(held(flux_directory))
+    assert lent is not None
+    assert lent.pipe() is pipe
+    assert lent.fingerprint is not None
+    assert lent.fingerprint() == generator.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), GeneratorError, "let other programs end"),
+        (torch.AcceleratorError("CUDA error: out of memory"), GeneratorError, "let other programs"),
+        (RuntimeError("CUDA error: unspecified launch failure"), DeviceLostError, "the GPU failed"),
+        (RuntimeError("no such device"), GeneratorError, "cannot move to cpu: no such device"),
+    ],
+)
+def test_a_model_that_cannot_take_the_gpu_again_is_an_error(
+    flux_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    kind: type[Exception],
+    message: str,
+) -> None:
+    generator = DiffusersGenerator(settings(flux_directory))
+    generator.enter_device()  # nothing to move yet
+    pipe = generator.pipe
+    generator.leave_device()
+    assert generator.pipe is pipe
+    monkeypatch.setattr(type(pipe), "to", mock.Mock(side_effect=failure))
+    with pytest.raises(kind, match=message) as caught:
+        generator.enter_device()
+    assert type(caught.value) is kind
 
 
 def test_generating_is_silent(flux_directory: Path) -> None:

@@ -7,6 +7,7 @@ import functools
 import importlib
 import pkgutil
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,32 @@ def test_each_setting_makes_another_image(case: Case, pipe: Pipeline) -> None:
         with early_negative(pipe, steps, after):
             made.append(case.sample(pipe, PROMPTS[:1], **arguments))
     assert len({latents.numpy().tobytes() for latents in made}) == len(made)
+
+
+def test_what_its_attention_is_given_beside_queries_and_keys(
+    case: Case, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what a backend is tried out with before the first image (`Family.attention_mask`)."""
+    from diffusers.models import attention_dispatch
+
+    compute = attention_dispatch.dispatch_attention_fn
+    masks: list[torch.Tensor] = []
+
+    def noted(*args: Any, attn_mask: torch.Tensor | None = None, **options: Any) -> Any:
+        masks.extend([] if attn_mask is None else [attn_mask])
+        return compute(*args, attn_mask=attn_mask, **options)
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "dispatch_attention_fn", None) is compute:
+            monkeypatch.setattr(module, "dispatch_attention_fn", noted)
+    family = family_of(type(pipe))
+    with early_negative(pipe, 2, "null"):
+        case.sample(pipe, PROMPTS[:1], **case.negative(pipe, ["a red clock and one cat"]))
+    given = {
+        ("keys" if mask.shape[-2] == 1 else "pairs") if mask.dtype == torch.bool else "weights"
+        for mask in masks
+    }
+    assert given == ({family.attention_mask} - {None})
 
 
 def offloaded(pipe: Pipeline) -> None:

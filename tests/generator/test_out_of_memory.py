@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 import torch
 
-from npc_local.core.errors import GeneratorError
+from npc_local.core.errors import DeviceLostError, GeneratorError
 from npc_local.core.records import Render, Shot
 from npc_local.generator import out_of_memory as memory
 from npc_local.generator import pipeline_generator as sampling
@@ -199,7 +199,70 @@ def test_an_autoencoder_without_tiles_is_no_rung() -> None:
     assert not memory.tile_vae(SimpleNamespace())
 
 
-@pytest.mark.parametrize("failure", [KeyError("x"), AssertionError("N"), AttributeError("a")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        MemoryError(),
+        MemoryError("Unable to allocate 3.00 GiB for an array with shape (1024, 1024, 3)"),
+    ],
+    ids=lambda failure: f"{type(failure).__name__}: {str(failure)[:30]}",
+)
+def test_the_ladder_is_for_memory_that_runs_out_by_any_name(
+    generator: DiffusersGenerator, failure: Exception
+) -> None:
+    decode, left = generator.pipe.vae.decode, [1]
+
+    def limited(*args: Any, **options: Any) -> Any:
+        if left.pop() if left else 0:
+            raise failure
+        return decode(*args, **options)
+
+    generator.pipe.vae.decode = limited
+    assert render(generator).fallbacks == (FREED,)
+    generator.pipe.vae.decode = mock.Mock(side_effect=failure)
+    with pytest.raises(GeneratorError, match="out of memory on cpu") as caught:
+        render(generator)
+    assert (str(failure) or "MemoryError") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: the launch timed out and was terminated",
+        "CUDA driver error: an illegal memory access was encountered",
+        "HIP error: unspecified launch failure",
+    ],
+)
+@pytest.mark.parametrize("kind", [RuntimeError, torch.AcceleratorError])
+@pytest.mark.parametrize("where", ["while an image is made", "while memory is freed"])
+def test_a_lost_gpu_by_any_name_is_no_failure_of_one_image(
+    generator: DiffusersGenerator,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    kind: type[Exception],
+    where: str,
+) -> None:
+    lost = mock.Mock(side_effect=kind(words))
+    if where == "while an image is made":
+        generator.pipe.vae.decode = lost
+    else:
+        generator.pipe.vae.decode = mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out"))
+        monkeypatch.setattr(type(generator.pipe), "maybe_free_model_hooks", lost)
+    with pytest.raises(DeviceLostError, match=words):
+        render(generator)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        *(KeyError("x"), AssertionError("N"), AttributeError("a"), ImportError("no torchsde")),
+        *(OverflowError("int too large"), ZeroDivisionError("x"), FloatingPointError("y")),
+    ],
+)
 def test_whatever_a_model_raises_is_a_generator_error(
     generator: DiffusersGenerator, failure: Exception
 ) -> None:

@@ -6,6 +6,7 @@ import functools
 import inspect
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,9 +17,9 @@ from npc_local.generator import pipeline_generator as sampling
 from npc_local.generator.early_negative import text_memo
 from npc_local.generator.early_negative.gate import Gate, early_negative
 from npc_local.generator.families import FAMILIES
-from npc_local.generator.family import Pipeline
+from npc_local.generator.family import Pipeline, denoiser_of
 from npc_local.generator.pipeline_generator import PipelineGenerator
-from tests.generator.families import longcat, sd3, sdxl
+from tests.generator.families import auraflow, flux, longcat, pixart, sana, sd1, sd3, sdxl
 from tests.generator.families.case import NEGATIVES, PROMPTS, N
 
 PROMPT, NEGATIVE = PROMPTS[0], NEGATIVES[0]
@@ -29,6 +30,11 @@ def made(pipe: Pipeline, negative: str | None = NEGATIVE, **arguments: Any) -> t
     generator = PipelineGenerator(pipe, **(ARGUMENTS | arguments))
     render = generator.generate(Shot(PROMPT, negative, 7))
     return render.image.tobytes(), render.forwards
+
+
+def quiet(pipe: Pipeline) -> Pipeline:
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def test_left_out_settings_are_the_family_s(pipe: Pipeline) -> None:
@@ -116,6 +122,34 @@ def test_the_fingerprint_follows_weights_and_settings(pipe: Pipeline) -> None:
     with torch.no_grad():
         pipe.transformer.proj_out.bias[0] += 1
     assert print_of() != first
+
+
+@pytest.mark.parametrize("family", [flux, sd1, pixart, sana, auraflow])
+def test_sequential_offload_leaves_the_fingerprint_as_it_is(family: Any) -> None:
+    """Weights of a model itself, and not of a layer in it, lie behind a chain of hooks."""
+    import accelerate
+
+    pipe = quiet(family.build())
+
+    def print_of() -> str:
+        return PipelineGenerator(pipe, true_cfg_scale=2.0, num_inference_steps=2).fingerprint()
+
+    expected = print_of()
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):  # what enable_sequential_cpu_offload does
+            accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=True)
+    assert print_of() == expected
+    hooks = [hook for part in denoiser_of(pipe).modules() for hook in _hooks(part)]
+    weights = next(hook.weights_map.dataset for hook in hooks if hook.weights_map is not None)
+    with torch.no_grad():
+        next(iter(weights.values())).add_(1)
+    assert print_of() != expected
+
+
+def _hooks(module: Any) -> list[Any]:
+    hook = getattr(module, "_hf_hook", None)
+    hooks = getattr(hook, "hooks", (hook,))
+    return [hook for hook in hooks if hasattr(hook, "weights_map")]
 
 
 def test_the_pipeline_is_given_back_as_it_was(pipe: Pipeline) -> None:
@@ -240,6 +274,81 @@ def test_prompts_that_take_turns_keep_their_first_predictions(
     one = generator.generate(Shot("a", NEGATIVE, 7)).image.tobytes()
     other = PipelineGenerator(pipe, **ARGUMENTS).generate(Shot("a", NEGATIVE, 7))
     assert other.image.tobytes() == one
+
+
+class Restless:
+    """Draws from torch's own generator in each step, as stochastic schedulers do."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pipe: Pipeline) -> None:
+        self.noise_sampler: Any = None
+        kind = type(pipe.scheduler)
+        step = kind.step
+
+        @functools.wraps(step)
+        def noisy(scheduler: Any, *args: Any, **options: Any) -> Any:
+            if scheduler.noise_sampler is None:
+                scheduler.noise_sampler = iter(torch.randn(4 * N).tolist())
+            noise = next(scheduler.noise_sampler) + torch.randn(())
+            return (step(scheduler, *args, **options)[0] + noise,)
+
+        monkeypatch.setattr(kind, "step", noisy)
+        monkeypatch.setattr(kind, "noise_sampler", None, raising=False)
+
+
+@pytest.mark.parametrize("negative", [None, NEGATIVE])
+def test_noise_that_is_not_of_the_call_s_generator_comes_from_the_seed(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch, negative: str | None
+) -> None:
+    Restless(monkeypatch, pipe)
+    generator = PipelineGenerator(pipe, after="null", **ARGUMENTS)
+
+    def drawn(seed: int) -> bytes:
+        return generator.generate(Shot(PROMPT, negative, seed)).image.tobytes()
+
+    first = drawn(1)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    assert drawn(2) != first
+    assert drawn(1) == first
+    assert torch.equal(torch.random.get_rng_state(), before)
+    other = PipelineGenerator(pipe, after="null", **ARGUMENTS)
+    assert other.generate(Shot(PROMPT, negative, 1)).image.tobytes() == first
+
+
+@pytest.mark.parametrize("kind", ["FlowMatchEulerDiscreteScheduler", "stochastic"])
+def test_flow_matching_with_noise_in_each_step_is_the_same_each_time(
+    pipe: Pipeline, kind: str
+) -> None:
+    if kind == "stochastic":
+        pipe.scheduler.register_to_config(stochastic_sampling=True)
+    assert made(pipe) == made(pipe)
+
+
+def test_a_learned_embedding_of_several_vectors_counts_as_many_tokens() -> None:
+    pipe = quiet(sd1.build())
+    width = pipe.text_encoder.config.hidden_size
+    pipe.load_textual_inversion(torch.randn(60, width), token="<cat>")
+    assert pipe.maybe_convert_prompt("<cat>", pipe.tokenizer).count("<cat>") == 60
+    generator = PipelineGenerator(pipe, num_inference_steps=2, height=32, width=32)
+    assert generator.generate(Shot("<cat>", "a", 1)).image
+    # 60 vectors a word, and letters, of 77.
+    for shot in (Shot("<cat> <cat>", "a", 1), Shot("a", "<cat> <cat>", 1)):
+        with pytest.raises(PromptError, match=r"is 122 tokens long, the generator reads 77"):
+            generator.generate(shot)
+
+
+@pytest.mark.parametrize("size", [np.int64(32), np.int32(32)])
+def test_numpy_s_integers_are_counts_like_others(pipe: Pipeline, size: Any) -> None:
+    numbers = {"height": size, "width": size, "negative_steps": np.int64(3)}
+    assert made(pipe, **numbers) == made(pipe)
+
+
+@pytest.mark.parametrize("count", [True, 2.0, "2", None])
+def test_what_is_no_count_is_refused(pipe: Pipeline, count: Any) -> None:
+    with pytest.raises(ConfigError, match=r"negative_steps = .* must be a whole number"):
+        PipelineGenerator(pipe, negative_steps=count)
+    with pytest.raises(ConfigError, match=r"steps = .* must be a whole number"):
+        early_negative(pipe, count).__enter__()
 
 
 def test_a_gpu_that_has_failed_for_good_is_no_failure_of_one_image(

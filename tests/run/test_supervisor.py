@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from npc_local.core.device_errors import is_device_lost
 from npc_local.core.errors import BackendError, NpcError
 from npc_local.run import supervisor as supervise
 from tests.cli.test_main import CONFIG, ROOT
@@ -235,19 +234,3 @@ def test_only_a_command_line_of_its_own_is_supervised(monkeypatch):
     assert not supervise.can_supervise(["run", "y"])  # called from another program
     monkeypatch.setenv("NPC_LOCAL_SUPERVISED", "{}")
     assert not supervise.can_supervise(["run", "x"])
-
-
-@pytest.mark.parametrize(
-    ("text", "lost"),
-    [
-        ("CUDA error: device-side assert triggered\nCUDA kernel errors might be", True),
-        ("CUDA error: an illegal memory access was encountered", True),
-        ("CUDA error: unspecified launch failure", True),
-        ("CUDA error: out of memory", False),
-        ("CUDA out of memory. Tried to allocate 2 GiB", False),
-        ("CUDA error: no kernel image is available for execution on the device", False),
-        ("mat1 and mat2 shapes cannot be multiplied", False),
-    ],
-)
-def test_which_errors_of_a_gpu_stay(text, lost):
-    assert is_device_lost(RuntimeError(text)) is lost

@@ -64,7 +64,7 @@ def check_weights(folder: Path) -> None:
             f"{folder / pickled[0]}: pickled weights are not loaded, they can run code; get the "
             "model in safetensors format"
         )
-    for index in paths.children(folder, ModelFilesError, "*.safetensors.index.json"):
+    for index in paths.children(folder, ModelFilesError, "*.safetensors.index*.json"):
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict):
             raise ModelFilesError(f"{index}: damaged, has no weight_map; {_REMEDY}")

@@ -6,6 +6,8 @@ Nothing heavy is imported here, and no code in the directory is run.
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ from npc_local.generator.families import checkpoint_name, distilled_error, disti
 from npc_local.generator.family import Family
 
 INDEX = "model_index.json"
+_DENOISERS = ("transformer", "unet")
+# The names that diffusers and transformers look for, whole or in shards.
+_WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|model)(\.(?P<variant>[^.-]+))?(-\d+-of-\d+)?\.safetensors"
+)
 _LIBRARIES = ("diffusers", "transformers")  # of components; anything else is code in the directory
 
 
@@ -38,8 +45,8 @@ def check_directory(settings: GeneratorSettings) -> tuple[Family, list[str]]:
         named = [settings.path, *([settings.gguf] if settings.gguf else [])]
         for lora in settings.loras:
             named += [lora.path, lora_file(lora)]
-        for one in named:
-            if sign := distilled_name(family, checkpoint_name(one)):
+        for path in named:
+            if sign := distilled_name(family, checkpoint_name(path)):
                 raise distilled_error(family, sign)
         if parts.get("is_distilled"):
             raise distilled_error(family, "its is_distilled is true")
@@ -59,7 +66,47 @@ def check_directory(settings: GeneratorSettings) -> tuple[Family, list[str]]:
             raise ModelFilesError(f"{settings.gguf}: must be a .gguf file (gguf)")
     for lora in settings.loras:
         lora_file(lora)
+    weights_variant(settings, folders)
     return family, folders
+
+
+def weights_variant(settings: GeneratorSettings, folders: Iterable[str]) -> str | None:
+    """Return which variant of its weights a directory holds, such as "fp16"; None: the plain ones.
+
+    Many people fetch one variant only. Where a folder holds several, fp16 is taken.
+
+    Raises:
+        ModelFilesError: a folder's weights have names that are not looked for, or its variants are
+            not those of another folder.
+    """
+    choices: dict[Path, set[str]] = {}
+    for name in folders:
+        folder = settings.path / name
+        files = paths.children(folder, ModelFilesError, "*.safetensors")
+        if not files or (settings.gguf is not None and name in _DENOISERS):
+            continue
+        matches = [match for file in files if (match := _WEIGHTS.fullmatch(file.name))]
+        if not matches:
+            raise ModelFilesError(
+                f"{files[0]}: weights of this name are not looked for; they must be called "
+                "model.safetensors or diffusion_pytorch_model.safetensors, or be shards or a "
+                "variant of these, such as model.fp16.safetensors"
+            )
+        variants = {match["variant"] for match in matches}
+        if None not in variants:
+            choices[folder] = variants
+    if not choices:
+        return None
+    common = set.intersection(*choices.values())
+    if "fp16" in common or len(common) == 1:
+        return "fp16" if "fp16" in common else common.pop()
+    listed = "; ".join(
+        f"{folder}: {', '.join(sorted(variants))}" for folder, variants in choices.items()
+    )
+    raise ModelFilesError(
+        f"these folders hold variants of their weights and not the plain ones, and not one variant "
+        f"in common ({listed}); get the same variant of all, or the plain weights"
+    )
 
 
 def lora_file(lora: LoraSettings) -> Path:

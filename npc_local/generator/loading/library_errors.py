@@ -6,7 +6,8 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from npc_local.core.errors import ConfigError
+from npc_local.core.device_errors import is_device_lost
+from npc_local.core.errors import ConfigError, DeviceLostError
 
 LIBRARY_FAILS = (
     OSError,
@@ -17,7 +18,19 @@ LIBRARY_FAILS = (
     AttributeError,
     AssertionError,
     ImportError,
+    ArithmeticError,
+    MemoryError,
 )
+
+
+def raise_if_lost(error: Exception) -> None:
+    """Tell an error of a GPU that has failed for good from a setting that does not fit.
+
+    Raises:
+        DeviceLostError: it is one.
+    """
+    if is_device_lost(error):
+        raise DeviceLostError(f"the GPU failed while loading the model: {error}") from error
 
 
 def need(package: str, setting: str, extra: str) -> None:
@@ -30,10 +43,16 @@ def need(package: str, setting: str, extra: str) -> None:
 
 @contextmanager
 def fits(setting: str) -> Iterator[None]:
-    """Turn a library's refusal of a setting into ours."""
+    """Turn a library's refusal of a setting into ours.
+
+    Raises:
+        ConfigError: the library does not accept it.
+        DeviceLostError: it is the GPU that has failed for good.
+    """
     try:
         yield
     except AttributeError as error:
         raise ConfigError(f"{setting}: this model has no such option ({error})") from error
     except LIBRARY_FAILS as error:
+        raise_if_lost(error)
         raise ConfigError(f"{setting} does not fit this model or machine: {error}") from error

@@ -12,13 +12,14 @@ from typing import Any
 
 from npc_local.core.config.settings import GeneratorSettings
 from npc_local.core.device import resolve_device
+from npc_local.core.device_errors import is_out_of_memory
 from npc_local.core.errors import ConfigError, ModelFilesError
 from npc_local.core.files.model_directory import read_json
 from npc_local.core.offline.switches import go_offline
 from npc_local.generator.families import family_of
 from npc_local.generator.family import Family, Pipeline, denoiser_of
-from npc_local.generator.loading.directory import INDEX
-from npc_local.generator.loading.library_errors import LIBRARY_FAILS, fits
+from npc_local.generator.loading.directory import INDEX, components, weights_variant
+from npc_local.generator.loading.library_errors import LIBRARY_FAILS, fits, raise_if_lost
 from npc_local.generator.loading.loras import add_loras
 from npc_local.generator.loading.quantization import gguf_denoiser, quantization
 
@@ -28,6 +29,7 @@ def load(settings: GeneratorSettings) -> Pipeline:
 
     Raises:
         ConfigError: an option does not fit the model, the device or what is installed.
+        DeviceLostError: the GPU has failed for good.
         ModelFilesError: diffusers cannot load the directory.
     """
     go_offline()
@@ -45,7 +47,7 @@ def load(settings: GeneratorSettings) -> Pipeline:
     add_loras(pipe, settings.loras)
     denoiser = denoiser_of(pipe)
     if settings.attention is not None:
-        _attend(denoiser, settings.attention, device, getattr(torch, settings.dtype))
+        _attend(pipe, settings.attention, device, getattr(torch, settings.dtype))
     if settings.vae_tiling:
         with fits("vae_tiling = true"):
             pipe.vae.enable_tiling()
@@ -114,14 +116,33 @@ def _from_directory(settings: GeneratorSettings) -> Pipeline:
         if settings.quantization is not None:
             options["quantization_config"] = quantization(settings, index, dtype)
         return kind.from_pretrained(
-            settings.path, local_files_only=True, use_safetensors=True, dtype=dtype, **options
+            settings.path,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=dtype,
+            variant=weights_variant(settings, components(index)),
+            **options,
         )
     except (*LIBRARY_FAILS, SafetensorError) as error:
+        raise_if_lost(error)
+        if is_out_of_memory(error):
+            raise ConfigError(
+                f"{settings.path}: too little memory to load the model; set dtype = 'bfloat16', "
+                f"quantization or gguf, or let other programs end. It said: {_words(error)}"
+            ) from error
         raise ModelFilesError(f"{settings.path}: cannot be loaded: {error}") from error
 
 
-def _attend(denoiser: Any, backend: str, device: str, dtype: Any) -> None:
-    """Choose what computes the denoiser's attention, and try it out."""
+def _words(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _attend(pipe: Pipeline, backend: str, device: str, dtype: Any) -> None:
+    """Choose what computes the denoiser's attention, and try it out as the denoiser will use it.
+
+    Raises:
+        ConfigError: there is no such backend, or it cannot compute this model's attention here.
+    """
     import torch
     from diffusers.models.attention_dispatch import (
         AttentionBackendName,
@@ -129,8 +150,9 @@ def _attend(denoiser: Any, backend: str, device: str, dtype: Any) -> None:
         dispatch_attention_fn,
     )
 
+    denoiser, family = denoiser_of(pipe), family_of(type(pipe))
     setting = f"attention = {backend!r}"
-    known = [one.value for one in AttentionBackendName if not one.value.endswith("_hub")]
+    known = [name.value for name in AttentionBackendName if not name.value.endswith("_hub")]
     if backend not in known:
         raise ConfigError(
             f"{setting}: there is none, or it is fetched from the hub, which never happens here; "
@@ -142,8 +164,30 @@ def _attend(denoiser: Any, backend: str, device: str, dtype: Any) -> None:
     # The context keeps the choice from becoming the default of all other models.
     with fits(setting), attention_backend(backend):
         denoiser.set_attention_backend(backend)
-        one = torch.zeros(1, 16, 1, 64, device=device, dtype=dtype)
-        dispatch_attention_fn(one, one, one, backend=AttentionBackendName(backend))
+        width = denoiser.config.get("attention_head_dim")
+        width = width if isinstance(width, int) else 64
+        tokens = torch.zeros(1, _TOKENS, 1, width, device=device, dtype=dtype)
+        mask = _attention_mask(family, tokens)
+        dispatch_attention_fn(
+            tokens, tokens, tokens, attn_mask=mask, backend=AttentionBackendName(backend)
+        )
+
+
+_TOKENS = 16  # that an attention backend is tried out with
+
+
+def _attention_mask(family: Family, tokens: Any) -> Any:
+    """Return a mask as the family's attention is given one; the last token is padding."""
+    import torch
+
+    if family.attention_mask is None:
+        return None
+    is_read = torch.ones(1, 1, 1, _TOKENS, dtype=torch.bool, device=tokens.device)
+    is_read[..., -1] = False
+    if family.attention_mask == "keys":
+        return is_read
+    pairs = is_read.expand(1, 1, _TOKENS, _TOKENS).contiguous()
+    return pairs if family.attention_mask == "pairs" else pairs.to(tokens.dtype)
 
 
 def _try_cache(denoiser: Any, make: Callable[[], Any] | None, kind: str) -> None:
@@ -173,13 +217,14 @@ def _place(pipe: Pipeline, device: str, offload: str) -> None:
             )
         else:
             pipe.to(device)
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"the model does not fit into the memory of {device!r} with offload = {offload!r}: "
-            "set offload = 'model' ('sequential' needs least), dtype = 'bfloat16', quantization or "
-            "gguf, or free the device of other programs"
-        ) from error
     except LIBRARY_FAILS as error:
+        raise_if_lost(error)
+        if is_out_of_memory(error):
+            raise ConfigError(
+                f"the model does not fit into the memory of {device!r} with offload = {offload!r}: "
+                "set offload = 'model' ('sequential' needs least), dtype = 'bfloat16', "
+                "quantization or gguf, or free the device of other programs"
+            ) from error
         raise ConfigError(
             f"device {device!r} with offload = {offload!r} cannot be used: {error}"
         ) from error
@@ -194,5 +239,6 @@ def _check_dtype(device: str, dtype: str) -> None:
             sides = torch.ones(2, 2, dtype=getattr(torch, kind), device=device)
             torch.nn.functional.conv2d(sides[None, None] @ sides, sides[None, None])
         except LIBRARY_FAILS as error:
+            raise_if_lost(error)
             what = f"device {device!r}" if kind == "float32" else f"dtype {kind} on {device!r}"
             raise ConfigError(f"{what} cannot be used: {error}") from error

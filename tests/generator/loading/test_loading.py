@@ -16,12 +16,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from npc_local.core.errors import ConfigError, GeneratorError, ModelFilesError, NpcError
+from npc_local.core.errors import (
+    ConfigError,
+    DeviceLostError,
+    GeneratorError,
+    ModelFilesError,
+    NpcError,
+)
 from npc_local.core.records import Shot
 from npc_local.generator.diffusers_generator import DiffusersGenerator
 from npc_local.generator.loading import directory, loras, quantization
 from npc_local.generator.loading import load as loading
-from tests.generator.families import sd3, sdxl
+from tests.generator.families import chroma, sd3, sdxl, z_image
 from tests.generator.test_diffusers_generator import NEGATIVE, PROMPT, edit_index, one, settings
 
 TRANSFORMER = Path("transformer", "diffusion_pytorch_model.safetensors")
@@ -523,6 +529,23 @@ def test_attention_backends_that_cannot_work_are_refused(
         _ = generator.pipe
 
 
+@pytest.mark.parametrize("family", [chroma, z_image])
+def test_an_attention_backend_that_takes_no_mask_is_refused_for_a_family_that_has_one(
+    tmp_path: Path, family: Any
+) -> None:
+    case = family.CASE
+    family.build().save_pretrained(tmp_path / "model", safe_serialization=True)
+    sizes = {name: case.arguments[name] for name in ("height", "width")}
+    for backend in ("native", "_native_math"):
+        wanted = other(tmp_path / "model", attention=backend, **sizes)
+        generator = DiffusersGenerator(wanted)
+        case.shorten(generator.pipe)
+        assert one(generator, NEGATIVE)[0]
+    wanted = other(tmp_path / "model", attention="_native_flash", **sizes)
+    with pytest.raises(ConfigError, match=r"attention = '_native_flash'.*`attn_mask` is not"):
+        _ = DiffusersGenerator(wanted).pipe
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -624,6 +647,38 @@ def test_a_model_larger_than_the_memory_says_what_to_do(
     message = refusal(ConfigError, settings(flux_directory))
     assert "does not fit into the memory of 'cpu'" in message
     assert "offload = 'model'" in message
+
+
+@pytest.mark.parametrize("where", ["to", "from_pretrained"])
+@pytest.mark.parametrize(
+    ("failure", "kind", "message"),
+    [
+        (torch.AcceleratorError("CUDA error: out of memory"), ConfigError, "quantization"),
+        (MemoryError(), ConfigError, "quantization"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ConfigError, "quantization"),
+        (RuntimeError("CUDA error: uncorrectable ECC error"), DeviceLostError, "the GPU failed"),
+    ],
+)
+def test_memory_and_a_lost_gpu_are_told_by_any_name_while_loading(
+    flux_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    failure: Exception,
+    kind: type[NpcError],
+    message: str,
+) -> None:
+    import diffusers
+
+    monkeypatch.setattr(diffusers.FluxPipeline, where, mock.Mock(side_effect=failure))
+    assert message in refusal(kind, settings(flux_directory))
+
+
+def test_a_gpu_that_is_lost_is_no_dtype_that_it_lacks(
+    flux_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = mock.Mock(side_effect=RuntimeError("CUDA error: unspecified launch failure"))
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lost)
+    assert "the GPU failed" in refusal(DeviceLostError, settings(flux_directory))
 
 
 def test_the_autoencoder_decodes_in_tiles(
@@ -815,6 +870,61 @@ def test_sharded_weights_are_read(flux_directory: Path, copied: Path) -> None:
     model.save_pretrained(copied / "transformer", max_shard_size="20KB")
     assert len([*(copied / "transformer").glob("*.safetensors")]) > 1
     assert difference(settings(copied), settings(flux_directory)) == 0
+
+
+@pytest.fixture(params=["one file each", "shards", "one folder"])
+def fp16_directory(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A directory that holds fp16 weights only: whole, in shards, or in one folder of several."""
+    pipe = sdxl.build()
+    pipe.to(torch.float16)
+    if request.param == "one folder":
+        pipe.save_pretrained(tmp_path / "m", safe_serialization=True)
+        shutil.rmtree(tmp_path / "m" / "unet")
+        pipe.unet.save_pretrained(tmp_path / "m" / "unet", variant="fp16")
+    else:
+        shards = {"max_shard_size": "20KB"} if request.param == "shards" else {}
+        pipe.save_pretrained(tmp_path / "m", variant="fp16", safe_serialization=True, **shards)
+    return tmp_path / "m"
+
+
+def test_a_directory_of_fp16_variants_is_loaded(fp16_directory: Path) -> None:
+    assert [*fp16_directory.glob("unet/*.fp16*.safetensors")]
+    assert not [*fp16_directory.glob("unet/*model.safetensors")]
+    wanted = other(fp16_directory, dtype="float16")
+    assert pixels(wanted).any()
+
+
+@pytest.mark.parametrize("fp16_directory", ["shards"], indirect=True)
+def test_a_shard_of_a_variant_that_is_missing_is_named(fp16_directory: Path) -> None:
+    shard = next(fp16_directory.glob("unet/*-of-*.safetensors"))
+    shard.unlink()
+    with pytest.raises(ModelFilesError, match=f"{shard.name}: missing"):
+        DiffusersGenerator(other(fp16_directory))
+
+
+def as_variant(folder: Path, variant: str) -> None:
+    for file in folder.glob("*.safetensors"):
+        file.rename(file.with_name(f"{file.stem}.{variant}.safetensors"))
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16", "ema"])
+def test_any_one_variant_is_loaded(copied: Path, flux_directory: Path, variant: str) -> None:
+    as_variant(copied / "transformer", variant)
+    as_variant(copied / "vae", variant)
+    assert difference(settings(copied), settings(flux_directory)) == 0
+
+
+def test_folders_of_different_variants_are_refused(copied: Path) -> None:
+    as_variant(copied / "transformer", "fp16")
+    as_variant(copied / "vae", "bf16")
+    with pytest.raises(ModelFilesError, match=r"transformer: fp16; .*vae: bf16"):
+        DiffusersGenerator(settings(copied))
+
+
+def test_weights_of_other_names_are_refused_at_once(copied: Path) -> None:
+    (copied / TRANSFORMER).rename(copied / "transformer" / "flux1-dev.safetensors")
+    with pytest.raises(ModelFilesError, match=r"flux1-dev\.safetensors: weights of this name"):
+        DiffusersGenerator(settings(copied))
 
 
 def test_a_pipeline_without_negatives_is_refused_with_another(copied: Path) -> None:
