@@ -191,10 +191,10 @@ def test_a_full_disk_stops_it_and_leaves_what_there_was(log, tmp_path, monkeypat
 
     with monkeypatch.context() as patched, Journal.open(run, IDENTITY) as journal:
         patched.setattr(durable.os, call, full)
-        steps = Stages(cast_of(log), journal)
-        [one, two] = asyncio.run(journal_world.search_all(steps))
-    assert one["status"] == "corrected"  # it is all there
-    assert "No space left on device" in two["error"]
+        [there] = asyncio.run(journal_world.search_all(Stages(cast_of(log), journal), PROMPTS[:1]))
+        assert there["status"] == "corrected"
+        with pytest.raises(StorageError, match="No space left on device"):
+            asyncio.run(journal_world.search_all(Stages(cast_of(log), journal), PROMPTS[1:]))
     assert not list(run.rglob("*.tmp"))
     journal_world.run(run, log)
     assert max(Counter(log.lines()[done:]).values()) <= 2
