@@ -21,10 +21,10 @@ _PAIRS = (
 
 _MISSING = {
     "npc": "Not every wrong image was tried in the order of salience, so nothing is said of it: "
-    "run the benchmark with --arms npc, and --retry-errors if steps failed.",
+    "run the benchmark with --arms npc, and --retry-errors if stages failed.",
     "random-rank": "Not every wrong image was tried in random order, so nothing is said of it, and "
     "the table of kinds is left out: run the benchmark with --arms npc,random-rank, and "
-    "--retry-errors if steps failed.",
+    "--retry-errors if stages failed.",
 }
 
 

@@ -1,7 +1,7 @@
 """The arms of a benchmark: the plans that are compared, by name.
 
 Every arm is a plan of the one loop that users run too. All start from the same base image, and each
-may make at most as many more as the profile has candidates; its result is the loop's answer. Steps
+may make at most as many more as the profile has candidates; its result is the loop's answer. Stages
 that arms have in common are done once, which is the journal's doing.
 """
 

@@ -258,4 +258,4 @@ def _export(
             name = arm if len(job.seeds) == 1 else f"{arm}-{seed}"
             export(directory / name, job.suite, images(journal, of_arm))
             if missing := sum(result.answer is None for result in of_arm):
-                on_status(f"{directory / name}: {missing} images are missing, as a step failed")
+                on_status(f"{directory / name}: {missing} images are missing, as a stage failed")

@@ -49,7 +49,7 @@ class Judge:
 
     async def __call__(self, stages: Stages, item: BenchItem, image: Image) -> Judgement:
         """Judge one image, unless the journal has the answer; errors as the suite's."""
-        key = {**self.suite.asked(self.backend, item), "image": image}
+        key = {**self.suite.judgement_key(self.backend, item), "image": image}
         work = partial(self.suite.judge, self.backend, item, image)
         return await stages.once("judge", key, work, Judgement)
 

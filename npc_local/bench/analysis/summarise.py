@@ -1,6 +1,6 @@
 """From results to numbers: what the judge says, how sure, and at what cost.
 
-A number that a failed step would enter is withheld (None) and the failures counted. The paper's
+A number that a failed stage would enter is withheld (None) and the failures counted. The paper's
 figures are in a place of their own. How the numbers are shown is left to `tables`.
 """
 

@@ -1,6 +1,6 @@
 """The numbers of one run of a benchmark, typed: what its tables show and its JSON holds.
 
-None stands for a number that is withheld, because a failed step would enter it, or that there is
+None stands for a number that is withheld, because a failed stage would enter it, or that there is
 none of. How they come about is left to `summarise`, how they look to `tables`.
 """
 

@@ -1,23 +1,19 @@
-"""A summary as text, markdown or CSV: every number that a `Summary` holds, and none of its own.
+"""A summary as text or markdown: every number that a `Summary` holds, and none of its own.
 
-What the paper published stands in a table, and in CSV under a source, of its own.
+What the paper published stands in a table of its own. CSV is left to `csv_rows`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from npc_local.bench.analysis.summary import ArmSummary, RightShare, Summary
+from npc_local.bench.analysis.summary import RightShare, Summary
 from npc_local.bench.suites.published import Figure
 
-_OURS = "npc-local"
 _PUBLISHED = (
     "Published by the paper's authors, on other models and with another judge; not measured here"
 )
-CSV_HEAD = ("source", "arm", "group", "measure", "value", "low_95", "high_95", "images", "errors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,7 @@ def _errors(summary: Summary) -> Section | None:
         "Errors: what they would enter is withheld",
         ["error", "in", "results without a judgement"],
         rows,
-        "--retry-errors does these steps again, and no others.",
+        "--retry-errors does these stages again, and no others.",
     )
 
 
@@ -229,7 +225,7 @@ def _costs(summary: Summary) -> Section:
         ]
         for kind, spent in summary.costs.items()
     ]
-    head = ["step", "done", "failed", "forwards", "agent calls", "tokens in", "tokens out"]
+    head = ["stage", "done", "failed", "forwards", "agent calls", "tokens in", "tokens out"]
     note = "All that is in the journal, what another command had done there included."
     return Section("What it cost", [*head, "seconds", "peak memory, GiB"], rows, note)
 
@@ -243,61 +239,6 @@ def published(figures: Sequence[Figure]) -> Section | None:
     rows = [[f.what, f.arm or "", f"{f.value:g} {f.unit}", f.source] for f in figures]
     head = ["what", "stands beside our arm", "figure", "source"]
     return Section(_PUBLISHED, head, rows) if rows else None
-
-
-def to_csv(summary: Summary) -> str:
-    """Return the numbers of a summary, one a line under `CSV_HEAD`; empty: withheld, or none."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(CSV_HEAD)
-    for row in _csv_rows(summary):
-        writer.writerow(["" if cell is None else cell for cell in row])
-    return stream.getvalue()
-
-
-_Cells = Sequence[str | float | None]
-_NOTHING = (None, None)
-
-
-def _csv_rows(summary: Summary) -> Iterator[_Cells]:
-    for name, arm in summary.arms.items():
-        yield from _arm_rows(summary, name, arm)
-    for pair in summary.pairs:
-        name = f"{pair.first} -> {pair.second}"
-        sure = pair.interval_95 or _NOTHING
-        yield _OURS, name, "", "difference", pair.difference, *sure, None, None
-        for key, value in (
-            ("only_first", pair.only_first),
-            ("only_second", pair.only_second),
-            ("p", pair.p),
-        ):
-            yield _OURS, name, "", key, value, *_NOTHING, None, None
-    for key, value in asdict(summary.agreement).items():
-        yield _OURS, "", "", f"judge and verifier: {key}", value, *_NOTHING, None, None
-    for kind, spent in summary.costs.items():
-        for key, value in asdict(spent).items():
-            yield _OURS, "", kind, f"cost: {key}", value, *_NOTHING, None, None
-    for figure in summary.published:
-        measure = f"{figure.what} ({figure.unit})"
-        yield figure.source, figure.arm, "", measure, figure.value, *_NOTHING, None, None
-
-
-def _arm_rows(summary: Summary, name: str, arm: ArmSummary) -> Iterator[_Cells]:
-    errors = arm.errors.loop + arm.errors.judge
-    for group_name, group in arm.groups.items():
-        sure = group.interval_95 or _NOTHING
-        yield _OURS, name, group_name, "score", group.value, *sure, group.images, group.errors
-    sure = arm.interval_95 or _NOTHING
-    yield _OURS, name, "", summary.headline, arm.score, *sure, arm.images, errors
-    further = dict(arm.others)
-    if arm.verifier is not None:
-        further["found correct by the verifier"] = arm.verifier.mean_of_groups
-    further["corrected"] = arm.corrected
-    further["images_per_failing_prompt"] = arm.images_per_failing_prompt
-    further["forwards_per_failing_prompt"] = arm.forwards_per_failing_prompt
-    further |= {f"out of memory: {fallback}": n for fallback, n in arm.fallbacks.items()}
-    for measure, value in further.items():
-        yield _OURS, name, "", measure, value, *_NOTHING, arm.images, errors
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -128,14 +128,14 @@ def images_from(directory: Path, items: Sequence[BenchItem]) -> dict[int, Path]:
     """Find the image of every item, by number, and make sure that each can be read.
 
     Returns:
-        Item number -> file, to be read by `image_files.open_image`.
+        Item number -> file, to be read by `images.open_image`.
 
     Raises:
         ConfigError: images are missing, doubled or unreadable; one message names them all.
     """
     if not paths.is_dir(directory, ConfigError):
         raise ConfigError(f"{directory}: no such directory")
-    found: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     missing: list[int] = []
     faults: list[str] = []
     for item in items:
@@ -146,7 +146,7 @@ def images_from(directory: Path, items: Sequence[BenchItem]) -> dict[int, Path]:
         elif len(there) > 1:
             faults.append(f"more than one image of that number: {', '.join(p.name for p in there)}")
         else:
-            found[item.number] = there[0]
+            files[item.number] = there[0]
             try:
                 open_image(there[0])
             except ConfigError as error:
@@ -158,7 +158,7 @@ def images_from(directory: Path, items: Sequence[BenchItem]) -> dict[int, Path]:
             f"{directory}: {len(items)} images belong here, named 1.jpg or 1.png and so on by the "
             f"prompt's number: {'; '.join(faults)}"
         )
-    return found
+    return files
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -20,7 +20,7 @@ from npc_local.bench.suites import scoring
 from npc_local.bench.suites.judge import determinants, judge_request, required
 from npc_local.bench.suites.published import GENEVAL_PP, Figure
 from npc_local.bench.suites.record_files import Published, Words, digest, find, read_records
-from npc_local.bench.suites.suite import BenchItem, Judged, Judgement, Score
+from npc_local.bench.suites.suite import BenchItem, JudgedImage, Judgement, Score
 from npc_local.core.records import Checklist, Demand
 
 TAGS = (
@@ -133,7 +133,7 @@ class GenEvalPlusPlus:
         Raises:
             ConfigError: they are missing, damaged or incomplete.
         """
-        found = read_records(
+        records = read_records(
             find(data, FILE),
             Record,
             prompt_of=lambda record: record.prompt,
@@ -142,7 +142,7 @@ class GenEvalPlusPlus:
         )
         self._items = tuple(
             BenchItem(number, record.prompt, record.tag, raw, checklist(record))
-            for number, (raw, record) in enumerate(found, start=1)
+            for number, (raw, record) in enumerate(records, start=1)
         )
 
     def items(self) -> tuple[BenchItem, ...]:
@@ -153,7 +153,7 @@ class GenEvalPlusPlus:
         """Return a digest of the records."""
         return digest(item.record for item in self._items)
 
-    def asked(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
+    def judgement_key(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
         """Return all but the image that decides the judgement of an item."""
         return determinants(required(backend, self.title), _question(item), *_CODE)
 
@@ -167,7 +167,7 @@ class GenEvalPlusPlus:
         answer = await ask(required(backend, self.title), _question(item, image))
         return Judgement(answer.correct == 1, float(answer.correct), {}, answer.reason)
 
-    def score(self, judged: Sequence[Judged]) -> Score:
+    def score(self, judged: Sequence[JudgedImage]) -> Score:
         """Return the mean of the tags' accuracies, and the plain one."""
         return scoring.accuracy(judged, TAGS)
 
@@ -215,8 +215,8 @@ def _word(number: int) -> str:
 
 def _noun(thing: str, count: int) -> str:
     plural = f"{thing}es" if thing.endswith(("s", "x", "z", "ch", "sh")) else f"{thing}s"
-    one, several = _NOUNS.get(thing, (thing, plural))
-    return one if count == 1 else several
+    singular, plural = _NOUNS.get(thing, (thing, plural))
+    return singular if count == 1 else plural
 
 
 def _question(item: BenchItem, *images: Image) -> Request[_Answer]:

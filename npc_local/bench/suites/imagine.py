@@ -21,7 +21,7 @@ from npc_local.bench.suites import scoring
 from npc_local.bench.suites.judge import determinants, judge_request, required
 from npc_local.bench.suites.published import IMAGINE, Figure
 from npc_local.bench.suites.record_files import Published, Words, digest, find, read_records
-from npc_local.bench.suites.suite import BenchItem, Judged, Judgement, Score
+from npc_local.bench.suites.suite import BenchItem, JudgedImage, Judgement, Score
 from npc_local.core.errors import ConfigError
 
 FILE = "imagine_bench.jsonl"
@@ -84,19 +84,19 @@ class ImagineBench:
             ConfigError: they are missing, damaged or incomplete.
         """
         path = find(data, FILE)
-        found = read_records(
+        records = read_records(
             path,
             Record,
             prompt_of=lambda record: record.instruction,
             group_of=lambda record: TYPES[record.type],
             expected=_EXPECTED,
         )
-        for number, (_, record) in enumerate(found, start=1):
+        for number, (_, record) in enumerate(records, start=1):
             if record.id != number:  # the published script looks for an image named by the id
                 raise ConfigError(f"{path}, line {number}: id {record.id}; must be {number}")
         self._items = tuple(
             BenchItem(record.id, record.instruction, TYPES[record.type], raw)
-            for raw, record in found
+            for raw, record in records
         )
 
     def items(self) -> tuple[BenchItem, ...]:
@@ -107,7 +107,7 @@ class ImagineBench:
         """Return a digest of the records."""
         return digest(item.record for item in self._items)
 
-    def asked(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
+    def judgement_key(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
         """Return all but the image that decides the judgement of an item."""
         return determinants(required(backend, self.title), _question(item), *_CODE)
 
@@ -128,7 +128,7 @@ class ImagineBench:
         score = (4 * min(answer.fulfilment, answer.identity) + answer.aesthetics) / 5
         return Judgement(None, score, parts, answer.reason)
 
-    def score(self, judged: Sequence[Judged]) -> Score:
+    def score(self, judged: Sequence[JudgedImage]) -> Score:
         """Return the weighted mean of the types, and what the published script makes of it."""
         groups = scoring.group_scores(judged, self.groups)
         errors = sum(group.errors for group in groups.values())

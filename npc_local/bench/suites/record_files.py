@@ -125,15 +125,16 @@ def _record(where: str, line: str, shape: type[RecordT]) -> tuple[dict[str, Any]
         raise ConfigError(f"{where}: {place}: {detail['msg']}") from error
 
 
-def _check_numbers(path: Path, found: Counter[str], expected: Mapping[str, int]) -> None:
+def _check_numbers(path: Path, numbers: Counter[str], expected: Mapping[str, int]) -> None:
     total = sum(expected.values())
     wrong = [
-        f"{found[group]} of {group} (must be {count})"
+        f"{numbers[group]} of {group} (must be {count})"
         for group, count in expected.items()
-        if found[group] != count
+        if numbers[group] != count
     ]
     if wrong:
         raise ConfigError(
-            f"{path}: {found.total()} records, up to line {found.total()}, where {total} belong: "
+            f"{path}: {numbers.total()} records, up to line {numbers.total()}, where {total} "
+            "belong: "
             f"{', '.join(wrong)}; the file is cut off or changed: {_HOW}"
         )

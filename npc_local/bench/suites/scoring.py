@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from npc_local.bench.suites.suite import GroupScore, Judged, Score
+from npc_local.bench.suites.suite import GroupScore, JudgedImage, Score
 
 ALL_PROMPTS = "accuracy over all images"
 FAILED_AS_WRONG = "mean of tags, failed judge calls counted as wrong (the published harness)"
 
 
-def group_scores(judged: Sequence[Judged], groups: Sequence[str]) -> dict[str, GroupScore]:
+def group_scores(judged: Sequence[JudgedImage], groups: Sequence[str]) -> dict[str, GroupScore]:
     """Return the mean score of each group, in the order of `groups`.
 
     Raises:
@@ -19,16 +19,16 @@ def group_scores(judged: Sequence[Judged], groups: Sequence[str]) -> dict[str, G
     """
     if strange := {item.group for item, _ in judged} - set(groups):
         raise ValueError(f"images of no group: {', '.join(map(repr, sorted(strange)))}")
-    found = {}
+    by_group = {}
     for group in groups:
         of_group = [judgement for item, judgement in judged if item.group == group]
         scores = [judgement.score for judgement in of_group if judgement is not None]
         errors = len(of_group) - len(scores)
-        found[group] = GroupScore(None if errors else mean(scores), len(of_group), errors)
-    return found
+        by_group[group] = GroupScore(None if errors else mean(scores), len(of_group), errors)
+    return by_group
 
 
-def accuracy(judged: Sequence[Judged], tags: Sequence[str]) -> Score:
+def accuracy(judged: Sequence[JudgedImage], tags: Sequence[str]) -> Score:
     """Score as GenEval++ does: the mean over the tags of each tag's accuracy.
 
     A tag without images is left out of the mean. `others` has the plain accuracy and, while judge
@@ -59,5 +59,5 @@ def weighted(groups: Mapping[str, GroupScore], weights: Mapping[str, float]) -> 
 
 def mean(values: Iterable[float]) -> float | None:
     """Return the mean, exactly rounded; None of nothing."""
-    found = list(values)
-    return math.fsum(found) / len(found) if found else None
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers) if numbers else None

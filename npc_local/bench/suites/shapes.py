@@ -16,7 +16,7 @@ from npc_local.backends.base import Backend
 from npc_local.bench.suites import scoring
 from npc_local.bench.suites.published import Figure
 from npc_local.bench.suites.record_files import digest
-from npc_local.bench.suites.suite import BenchItem, Judged, Judgement, Score
+from npc_local.bench.suites.suite import BenchItem, JudgedImage, Judgement, Score
 from npc_local.core.errors import ConfigError
 from npc_local.core.hashing import code_digest
 from npc_local.shapes.prompts import TAGS, sample_records
@@ -68,7 +68,7 @@ class ShapesBench:
         """Return a digest of the records."""
         return digest(item.record for item in self._items)
 
-    def asked(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
+    def judgement_key(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
         """Return all but the image that decides the judgement of an item."""
         return {"judge": "exact", "code": code_digest(*_CODE), "record": item.record}
 
@@ -78,7 +78,7 @@ class ShapesBench:
 
         return judge_scene(item.record, detect(image))
 
-    def score(self, judged: Sequence[Judged]) -> Score:
+    def score(self, judged: Sequence[JudgedImage]) -> Score:
         """Return the mean of the tags' accuracies, and the plain one."""
         return scoring.accuracy(judged, self.groups)
 

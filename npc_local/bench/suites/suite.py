@@ -46,7 +46,7 @@ class Judgement:
     reason: str
 
 
-Judged = tuple[BenchItem, Judgement | None]
+JudgedImage = tuple[BenchItem, Judgement | None]
 """An image of a prompt with its judgement; None where the judge call failed."""
 
 
@@ -100,7 +100,7 @@ class Suite(Protocol):
         """Return a digest of the records: other prompts are another benchmark."""
         ...
 
-    def asked(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
+    def judgement_key(self, backend: Backend | None, item: BenchItem) -> Mapping[str, Any]:
         """Return, as JSON data, all but the image that decides the judgement of an item."""
         ...
 
@@ -113,6 +113,6 @@ class Suite(Protocol):
         """
         ...
 
-    def score(self, judged: Sequence[Judged]) -> Score:
+    def score(self, judged: Sequence[JudgedImage]) -> Score:
         """Score images, in any order; an item may come more than once, with another seed."""
         ...

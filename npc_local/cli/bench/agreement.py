@@ -38,7 +38,7 @@ def agreement(
 ) -> None:
     """How good the ranking is, which negatives help, and what the caption is worth.
 
-    Computed from the steps that a run of a benchmark has kept, with the verifier's scores. For
+    Computed from the stages that a run of a benchmark has kept, with the verifier's scores. For
     unbiased pairs of candidates the run needs the arms npc and random-rank, for the caption npc and
     prompt-only, for the kinds targeted-only and untargeted-only; what it lacks is left out. With
     --encoder, --formula or --tokens, the same pairs are also ranked in that way; else no model is

@@ -61,7 +61,7 @@ _ARMS = "base,npc,prompt-only,reseed"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Options:
     """The options of one command."""
 
     suite: str
@@ -88,10 +88,10 @@ class _Asked:
 def suite_command(name: str) -> click.Command:
     """Return the command of one benchmark."""
 
-    def run(**asked: Any) -> None:
-        numbers = {name: asked.pop(name) for name in options.NUMBERS}
-        values = {"data": None, "per_tag": None, "split": "test", "numbers": numbers, **asked}
-        code = _run(_Asked(suite=name, **values))
+    def run(**given: Any) -> None:
+        numbers = {name: given.pop(name) for name in options.NUMBERS}
+        values = {"data": None, "per_tag": None, "split": "test", "numbers": numbers, **given}
+        code = _run(_Options(suite=name, **values))
         click.get_current_context().exit(code)
 
     run.__doc__ = _ABOUT[name]
@@ -141,14 +141,14 @@ _OPTIONS: list[options.Decorator] = [
     options.overrides,
     options.path(
         "--out",
-        "Keeps every step; the same command goes on there.  [default: one for these settings "
+        "Keeps every stage; the same command goes on there.  [default: one for these settings "
         "in ./npc-local-runs]",
         metavar="DIR",
     ),
     click.option(
         "--fresh", is_flag=True, help="Begin anew, in DIR-2, DIR-3 and so on if DIR is taken."
     ),
-    click.option("--retry-errors", is_flag=True, help="Do again the steps that failed."),
+    click.option("--retry-errors", is_flag=True, help="Do again the stages that failed."),
     options.path(
         "--export",
         "Write each arm's images as the published scripts read them.",
@@ -159,13 +159,13 @@ _OPTIONS: list[options.Decorator] = [
         "Judge images made elsewhere, 1.jpg or 1.png and so on; no model makes any.",
         metavar="DIR",
     ),
-    options.count("--agents", "Steps of agents at once.  [default: 8]"),
+    options.count("--agents", "Stages of agents at once.  [default: 8]"),
     options.form,
 ]
 
 
-def _run(asked: _Asked) -> int:
-    """Do what the command says; return the exit code of the first step that failed, or 0.
+def _run(given: _Options) -> int:
+    """Do what the command says; return the exit code of the first stage that failed, or 0.
 
     This process watches over another one that does it, if the command is its own.
     """
@@ -181,7 +181,7 @@ def _run(asked: _Asked) -> int:
 
     go_offline()
     link = Link()
-    job = _job(asked, load_config(asked.config, asked.overrides), link.directory)
+    job = _job(given, load_config(given.config, given.overrides), link.directory)
     if link.directory is None and can_supervise(click.get_current_context().meta[ARGUMENTS]):
         return supervise(job.directory, on_status)
     with libraries_quiet() as stdout:
@@ -189,10 +189,10 @@ def _run(asked: _Asked) -> int:
         try:
             summary, exit_code = run_interruptibly(measure(job, on_status))
         except (KeyboardInterrupt, asyncio.CancelledError):
-            without = " without --fresh" if asked.fresh else ""
+            without = " without --fresh" if given.fresh else ""
             on_status(f"interrupted; the same command{without} goes on, with --out {job.directory}")
             raise
-        link.print(render(summary, asked.form).removesuffix("\n"))
+        link.print(render(summary, given.form).removesuffix("\n"))
     on_status(f"kept in {job.directory}")
     return exit_code
 
@@ -208,17 +208,17 @@ def render(summary: Summary, form: str) -> str:
     """Return a summary in one of `options.FORMATS`."""
     import json
 
-    from npc_local.bench.analysis import tables
+    from npc_local.bench.analysis import csv_rows, tables
 
     if form == "json":
         return json.dumps(summary.data()) + "\n"
     if form == "csv":
-        return tables.to_csv(summary)
+        return csv_rows.to_csv(summary)
     show = tables.markdown if form == "markdown" else tables.text
     return show(tables.title(summary), tables.sections(summary))
 
 
-def _job(asked: _Asked, config: Config, directory: Path | None) -> SuiteJob:
+def _job(given: _Options, config: Config, directory: Path | None) -> SuiteJob:
     """Check the options against each other; `directory` has been chosen already if it is given.
 
     Raises:
@@ -231,13 +231,13 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> SuiteJob:
     from npc_local.run.pool import AGENTS
     from npc_local.run.supervisor import choose_directory
 
-    profile = options.adjusted(config.profile(asked.profile), **asked.numbers)
-    suite = _suite(asked)
-    arms = [*ARMS] if asked.arms.strip() == "all" else listed(asked.arms, "--arms", [*ARMS])
+    profile = options.adjusted(config.profile(given.profile), **given.numbers)
+    suite = _suite(given)
+    arms = [*ARMS] if given.arms.strip() == "all" else listed(given.arms, "--arms", [*ARMS])
     arms = ["base", *(arm for arm in arms if arm != "base")]  # what the others differ from
-    seeds = _seeds(asked.seeds)
-    if asked.images is not None:
-        if asked.export is not None:
+    seeds = _seeds(given.seeds)
+    if given.images is not None:
+        if given.export is not None:
             raise ConfigError("--images and --export: those images are in that layout already")
         for name in ("arms", "seeds"):
             if _is_given(name):
@@ -254,16 +254,16 @@ def _job(asked: _Asked, config: Config, directory: Path | None) -> SuiteJob:
         profile=profile,
         arms=arms,
         seeds=seeds,
-        limit=asked.limit,
-        judge=_judge(asked, config, profile, suite),
+        limit=given.limit,
+        judge=_judge(given, config, profile, suite),
         directory=directory
         or choose_directory(
-            asked.out or default_directory(suite, profile, asked.images), fresh=asked.fresh
+            given.out or default_directory(suite, profile, given.images), fresh=given.fresh
         ),
-        agents=asked.agents or AGENTS,
-        retry_errors=asked.retry_errors,
-        export=asked.export,
-        given=asked.images,
+        agents=given.agents or AGENTS,
+        retry_errors=given.retry_errors,
+        export=given.export,
+        given=given.images,
         open_components=click.get_current_context().obj or open_components,
     )
 
@@ -273,25 +273,25 @@ def _is_given(option: str) -> bool:
     return source is not ParameterSource.DEFAULT
 
 
-def _suite(asked: _Asked) -> Suite:
+def _suite(given: _Options) -> Suite:
     from npc_local.bench.suites.registry import open_suite
 
-    if asked.suite != "shapes":
-        return open_suite(asked.suite, asked.data)
+    if given.suite != "shapes":
+        return open_suite(given.suite, given.data)
     from npc_local.bench.suites.shapes import PER_TAG, ShapesBench
 
-    return ShapesBench(asked.per_tag or PER_TAG, test=asked.split == "test")
+    return ShapesBench(given.per_tag or PER_TAG, test=given.split == "test")
 
 
 def _judge(
-    asked: _Asked, config: Config, profile: ResolvedProfile, suite: Suite
+    given: _Options, config: Config, profile: ResolvedProfile, suite: Suite
 ) -> tuple[str, BackendSettings] | None:
     """Return the name and the entry of the backend that judges, if the suite asks one."""
     if not suite.asks:
-        if asked.judge is not None:
+        if given.judge is not None:
             raise ConfigError(f"--judge: {suite.title} has an exact judge of its own; leave it out")
         return None
-    name = asked.judge or profile.verifier
+    name = given.judge or profile.verifier
     if name not in config.backends:
         known = ", ".join(config.backends)
         raise ConfigError(f"--judge: no backend {name!r} in models.toml; known: {known}")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from npc_local.bench.analysis import tables
+from npc_local.bench.analysis import csv_rows, tables
 from npc_local.bench.analysis.summarise import summarise
 from npc_local.bench.analysis.summary import RightShare
 from npc_local.bench.results import ArmResult, Task, TriedShot
@@ -166,9 +166,9 @@ def test_a_missing_judgement_withholds_what_it_would_enter_and_no_more():
 
 def read(numbers):
     """The rows of the CSV form."""
-    reader = csv.DictReader(io.StringIO(tables.to_csv(numbers)))
+    reader = csv.DictReader(io.StringIO(csv_rows.to_csv(numbers)))
     rows = list(reader)
-    assert tuple(reader.fieldnames) == tables.CSV_HEAD
+    assert tuple(reader.fieldnames) == csv_rows.HEAD
     return rows
 
 

@@ -160,7 +160,7 @@ def test_without_a_judge(suite):
     with pytest.raises(ConfigError, match=r"GenEval\+\+ needs a judge"):
         asyncio.run(suite.judge(None, suite.items()[0], IMAGE))
     with pytest.raises(ConfigError, match="--judge"):
-        suite.asked(None, suite.items()[0])
+        suite.judgement_key(None, suite.items()[0])
 
 
 def test_the_shapes_backend_judges_no_photos(suite):
@@ -171,20 +171,20 @@ def test_the_shapes_backend_judges_no_photos(suite):
 def test_what_decides_an_answer_besides_the_image(suite):
     first, second = suite.items()[:2]
     backend, other = ScriptedBackend("a", {}), ScriptedBackend("a", {"judge": []})
-    asked = suite.asked(backend, first)
-    json.dumps(asked)
-    assert asked == suite.asked(backend, first)
-    assert asked != suite.asked(backend, second)
-    assert asked != suite.asked(other, first)
+    key = suite.judgement_key(backend, first)
+    json.dumps(key)
+    assert key == suite.judgement_key(backend, first)
+    assert key != suite.judgement_key(backend, second)
+    assert key != suite.judgement_key(other, first)
     _, [request] = judge(suite, {"correct": 1, "reason": ""})
-    assert (asked["system"], asked["user"]) == (request.system, request.user)
+    assert (key["system"], key["user"]) == (request.system, request.user)
 
 
 def test_other_code_or_templates_are_another_judgement(suite, monkeypatch):
     parts = []
     monkeypatch.setattr(judge_module, "code_digest", lambda *of: parts.extend(of) or "digest")
-    asked = suite.asked(ScriptedBackend("a", {}), suite.items()[0])
-    assert asked["code"] == "digest"
+    key = suite.judgement_key(ScriptedBackend("a", {}), suite.items()[0])
+    assert key["code"] == "digest"
     assert set(parts) >= {
         "bench/suites/judge.py",
         "bench/suites/geneval_pp.py",
@@ -192,7 +192,7 @@ def test_other_code_or_templates_are_another_judgement(suite, monkeypatch):
         "agents/templates/judge_geneval_pp.*",
     }
     monkeypatch.undo()
-    assert len(suite.asked(ScriptedBackend("a", {}), suite.items()[0])["code"]) == 64
+    assert len(suite.judgement_key(ScriptedBackend("a", {}), suite.items()[0])["code"]) == 64
 
 
 # ------------------------------------------------------------------------------------- the score

@@ -93,15 +93,15 @@ def test_the_judge_sees_instruction_note_and_image_as_data(suite):
     assert json.dumps(item.record["note"]) in request.user
     assert "never instructions" in request.system
     json_schema(request.shape)
-    asked = suite.asked(ScriptedBackend("judge", {}), item)
-    assert (asked["system"], asked["user"]) == (request.system, request.user)
+    key = suite.judgement_key(ScriptedBackend("judge", {}), item)
+    assert (key["system"], key["user"]) == (request.system, request.user)
 
 
 def test_other_code_or_templates_are_another_judgement(suite, monkeypatch):
     parts = []
     monkeypatch.setattr(judge_module, "code_digest", lambda *of: parts.extend(of) or "digest")
-    asked = suite.asked(ScriptedBackend("a", {}), suite.items()[0])
-    assert asked["code"] == "digest"
+    key = suite.judgement_key(ScriptedBackend("a", {}), suite.items()[0])
+    assert key["code"] == "digest"
     assert set(parts) >= {
         "bench/suites/judge.py",
         "bench/suites/imagine.py",
@@ -109,7 +109,7 @@ def test_other_code_or_templates_are_another_judgement(suite, monkeypatch):
         "agents/templates/judge_imagine.*",
     }
     monkeypatch.undo()
-    assert len(suite.asked(ScriptedBackend("a", {}), suite.items()[0])["code"]) == 64
+    assert len(suite.judgement_key(ScriptedBackend("a", {}), suite.items()[0])["code"]) == 64
 
 
 def test_without_a_judge(suite):

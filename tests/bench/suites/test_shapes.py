@@ -55,8 +55,8 @@ def test_any_size_by_seed_in_geneval_pp_format_on_its_own_side(per_tag, seed, te
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_test_and_training_prompts_have_none_in_common(seed, other_seed):
     test, train = ShapesBench(10, seed, test=True), ShapesBench(10, other_seed, test=False)
-    asked = [{frozenset(groups_of(item.record)) for item in s.items()} for s in (test, train)]
-    assert not asked[0] & asked[1]
+    key = [{frozenset(groups_of(item.record)) for item in s.items()} for s in (test, train)]
+    assert not key[0] & key[1]
     prompts = [{item.prompt for item in suite.items()} for suite in (test, train)]
     assert not prompts[0] & prompts[1]
 
@@ -206,11 +206,11 @@ OTHER = [{"class": "circle", "count": 9}]
 def test_what_decides_a_judgement_besides_the_image():
     suite = ShapesBench(2, 1)
     first, second, *_ = suite.items()
-    asked = suite.asked(None, first)
-    json.dumps(asked)
-    assert asked == suite.asked(None, first)
-    assert asked["code"] == code_digest("bench/suites/shapes.py", "shapes/*.py")
-    assert asked != suite.asked(None, second)
+    key = suite.judgement_key(None, first)
+    json.dumps(key)
+    assert key == suite.judgement_key(None, first)
+    assert key["code"] == code_digest("bench/suites/shapes.py", "shapes/*.py")
+    assert key != suite.judgement_key(None, second)
 
 
 def test_the_score_is_that_of_geneval_pp():
