@@ -124,10 +124,10 @@ def read_prompt(prompt: str) -> Reading:
     color = reading.background[0]
     if color in COLORS:
         papers = ", ".join(BACKGROUNDS)
-        raise _refusal(prompt, f"its backgrounds are {papers}, not {color}")
+        raise _refusal(prompt, f"its generator has learned no {color} background, only {papers}")
     if unspelt := _unspelt(prompt):
         instead = say(reading)
-        advice = "" if _unspelt(instead) else f"; write {instead!r}"
+        advice = ", and no other word for it" if _unspelt(instead) else f"; write {instead!r}"
         raise _refusal(prompt, f"its generator has not learned {_quoted(unspelt)}{advice}")
     return reading
 

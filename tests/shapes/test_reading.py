@@ -244,7 +244,7 @@ def test_a_prompt_within_the_world_is_read_as_any_text(prompt):
         ("12 stars", "asks for 12 shapes, the world has room for 6"),
         ("four stars and three circles", "asks for 7 shapes, the world has room for 6"),
         ("a star, " * 6 + "a star", "asks for 7 shapes, the world has room for 6"),
-        ("a star on a blue background", "backgrounds are white, grey, pink, mint, not blue"),
+        ("a star on a blue background", "learned no blue background, only white, grey, pink, mint"),
         # `read` takes these, but the generator's tokenizer takes them apart into letters.
         ("2 stars", "has not learned '2'; write 'two stars'"),
         ("two stars and 1 circle", "has not learned '1'; write 'two stars and a circle'"),
@@ -263,9 +263,9 @@ def test_a_prompt_within_the_world_is_read_as_any_text(prompt):
         ("a star,a cross", "has not learned 'star,a'; write 'a star and a cross'"),
         ("a blac\N{KELVIN SIGN} star", "write 'a black star'"),
         # There is no other word for it.
-        ("a star next to a cross", "has not learned 'next'."),
-        ("a large star", "has not learned 'large'."),
-        ("a star on a plain pink background", "has not learned 'plain'."),
+        ("a star next to a cross", "has not learned 'next', and no other word for it."),
+        ("a large star", "has not learned 'large', and no other word for it."),
+        ("a star on a plain pink background", "has not learned 'plain', and no other word for it."),
         ("three clocks", "does not know 'clocks'"),
         ("", "names no shape"),
     ],
