@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from npc_local.core.errors import ConfigError
+from npc_local.core.files import paths
 
 if TYPE_CHECKING:
     from npc_local.core.config.load import ResolvedProfile
@@ -50,7 +51,7 @@ class LocalPath(PathType):
         if not str(value):
             self.fail("empty; name a file or a directory", param, ctx)
         try:
-            return Path(value).expanduser()
+            return paths.expanded(Path(value))
         except RuntimeError:  # no such user: a file may be called so
             return Path(value)
 

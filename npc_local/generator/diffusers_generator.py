@@ -13,14 +13,14 @@ from npc_local.core.config.settings import EncoderSettings, GeneratorSettings
 from npc_local.core.device import resolve_device, torch_threads
 from npc_local.core.device_errors import is_device_lost, is_out_of_memory
 from npc_local.core.errors import ConfigError, DeviceLostError, GeneratorError
-from npc_local.core.files.model_directory import hash_files
+from npc_local.core.files.model_directory import INDEX, hash_files
 from npc_local.core.hashing import digest
 from npc_local.core.records import Render, Shot
 from npc_local.core.versions import libraries
 from npc_local.generator.base import HeldEncoder, OnStep
 from npc_local.generator.early_negative.gate import check_true_cfg_scale
 from npc_local.generator.family import Pipeline
-from npc_local.generator.loading.directory import INDEX, check_directory, lora_file
+from npc_local.generator.loading.directory import check_directory, lora_file
 from npc_local.generator.loading.load import late_cache, load
 from npc_local.generator.pipeline_generator import PipelineGenerator
 

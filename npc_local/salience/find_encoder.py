@@ -9,7 +9,8 @@ from npc_local.core.config.load import load_config
 from npc_local.core.config.settings import EncoderSettings, listed
 from npc_local.core.errors import ConfigError, ModelFilesError
 from npc_local.core.files import paths
-from npc_local.core.files.model_directory import read_json, require_directory
+from npc_local.core.files.fault import read_json
+from npc_local.core.files.model_directory import require_directory
 from npc_local.salience.encoders.source import kind_of
 
 # T5 first: the paper's. The later ones of a pipeline are the larger ones.

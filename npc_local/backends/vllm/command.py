@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 from npc_local.core.config.settings import ChatBackendSettings, ServerSettings
-from npc_local.core.errors import ConfigError, ModelFilesError
+from npc_local.core.errors import ConfigError
 from npc_local.core.files import paths
-from npc_local.core.files.model_directory import check_weights, read_json, require_directory
+from npc_local.core.files.fault import raise_first
+from npc_local.core.files.model_directory import require_directory, served_faults
 from npc_local.core.offline.switches import child_environment
 
 HOST = "127.0.0.1"
@@ -52,10 +53,6 @@ _OURS = (
     *("--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-cert-reqs", "--ssl-ciphers"),
     "--enable-ssl-refresh",
 )
-
-_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model", "tekken.json")
-_PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
-_TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 
 
 def interpreter(name: str, server: ServerSettings) -> Path:
@@ -138,29 +135,13 @@ def check_directory(server: ServerSettings) -> None:
     """Check that a model directory holds what vLLM needs.
 
     Raises:
+        ConfigError: its tokenizer needs a package that is not installed.
         ModelFilesError: something is missing or damaged.
     """
-    folder = server.model
-    require_directory(folder)
-    config = read_json(folder / "config.json")
-    check_weights(folder)
-    if not paths.children(folder, ModelFilesError, "*.safetensors"):
-        raise ModelFilesError(f"{folder}: no *.safetensors; copy or download the model again")
-    _require_one(folder, "tokenizer", _TOKENIZERS)
-    if "vision_config" in config:
-        _require_one(folder, "image preprocessor", _PREPROCESSORS)
-    if not any(
-        flag.startswith(("--chat-template", "--chat_template")) for flag in server.arguments
-    ):
-        tokenizer = folder / "tokenizer_config.json"
-        if not (
-            paths.is_file(tokenizer, ModelFilesError) and read_json(tokenizer).get("chat_template")
-        ):
-            _require_one(folder, "chat template", _TEMPLATES)
+    require_directory(server.model)
+    raise_first(served_faults(server.model, own_template=has_own_template(server)))
 
 
-def _require_one(folder: Path, what: str, names: tuple[str, ...]) -> None:
-    if not any(paths.exists(folder / name, ModelFilesError) for name in names):
-        raise ModelFilesError(
-            f"{folder}: no {what} ({' or '.join(names)}); copy or download the model again"
-        )
+def has_own_template(server: ServerSettings) -> bool:
+    """Return whether a server is given a chat template, so that its model need not hold one."""
+    return any(flag.startswith(("--chat-template", "--chat_template")) for flag in server.arguments)

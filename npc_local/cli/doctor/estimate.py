@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from npc_local.cli.doctor.directories import DIFFUSERS, TRANSFORMERS
 from npc_local.cli.doctor.findings import Finding
 from npc_local.core.config.settings import EncoderSettings, GeneratorSettings, ServerSettings
 from npc_local.core.errors import ModelFilesError
 from npc_local.core.files import paths
-from npc_local.core.files.model_directory import read_json
-from npc_local.generator.loading.directory import INDEX, components
+from npc_local.core.files.fault import read_json
+from npc_local.core.files.model_directory import INDEX, components
+from npc_local.core.files.weights import DIFFUSERS, TRANSFORMERS, variants
 
 GIB = 1 << 30
 # Beside the weights: what denoising and decoding one image of a million pixels takes, about.
@@ -155,20 +155,19 @@ def weight_bytes(folder: Path, width: float) -> int:
 
 
 def _loaded(folder: Path) -> list[Path]:
-    """Return the safetensors that a loader would read in a folder, variants left out."""
+    """Return the safetensors that a loader would read in a folder."""
+    variant = min(variants(folder), default=None)
+    infix = f".{variant}" if variant else ""
     for stem in (TRANSFORMERS, DIFFUSERS):
-        index = folder / f"{stem}.safetensors.index.json"
-        single = folder / f"{stem}.safetensors"
+        single = folder / f"{stem}{infix}.safetensors"
+        index = folder / f"{stem}.safetensors.index{infix}.json"
         if paths.is_file(single, ModelFilesError):
             return [single]
         if paths.is_file(index, ModelFilesError):
             shards = read_json(index).get("weight_map")
             names = set(shards.values()) if isinstance(shards, dict) else set()
-            return [
-                folder / name
-                for name in sorted(names)
-                if paths.is_file(folder / name, ModelFilesError)
-            ]
+            files = [folder / name for name in sorted(names)]
+            return [file for file in files if paths.is_file(file, ModelFilesError)]
     return []
 
 

@@ -30,8 +30,8 @@ from npc_local.core.config.settings import (
 )
 from npc_local.core.errors import ConfigError, ModelFilesError
 from npc_local.core.files import paths
+from npc_local.core.files.fault import read_json
 from npc_local.core.files.manifest import Progress, check_manifest, read_manifest, unlisted
-from npc_local.core.files.model_directory import read_json
 
 
 def examine_profile(config: Config, name: str | None) -> Iterator[Finding]:

@@ -15,8 +15,8 @@ from typing import Any
 from npc_local.cli.doctor.findings import Finding, error
 from npc_local.core.errors import ModelFilesError
 from npc_local.core.files import paths
+from npc_local.core.files.weights import PICKLED
 
-PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _LFS = b"version https://git-lfs"
 _LFS_SIZE = range(100, 300)  # bytes of a git-lfs pointer
 _SMALL = 5_000_000  # bytes; configurations are far below
@@ -107,9 +107,8 @@ def _auto_map(file: Path) -> Iterator[Finding]:
     """Yield a finding if a configuration names code, in the directory or on the hub."""
     try:
         content = json.loads(paths.read(file, ModelFilesError))
-    except ValueError:
-        yield error("damaged, no JSON", file, "copy or download the model directory again")
-        return
+    except (ValueError, RecursionError):
+        return  # said by `directories`, where somebody loads it
     named = list(_strings(content.get("auto_map"))) if isinstance(content, dict) else []
     away = [name for name in named if "--" in name]
     if away:

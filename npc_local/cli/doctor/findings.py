@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from npc_local.core.errors import ModelFilesError, NpcError
+from npc_local.core.files.fault import Fault
 
 Level = Literal["ok", "note", "warning", "error"]
 
@@ -46,6 +47,14 @@ def from_exception(caught: NpcError, where: Path | str = "") -> Finding:
         text = text.removeprefix(prefix)
     what, _, do = text.partition("; ")
     return error(what, where, do, type(caught))
+
+
+def from_fault(fault: Fault) -> Finding:
+    """Return what a fault of a model directory says."""
+    what, do = fault.what, fault.do
+    if not do:
+        what, _, do = what.partition("; ")
+    return error(what, fault.where, do, fault.kind)
 
 
 def guarded(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -1,73 +1,86 @@
-"""A pipeline directory on disk, looked at without loading it: what it is, and whether it is whole.
+"""What of a generator's settings and files can be told before anything is loaded.
 
-Nothing heavy is imported here, and no code in the directory is run.
+`faults` yields all of it for `npc-local doctor`; `check_directory` raises the first. Nothing heavy
+is imported here, and no code in the directory is run.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from npc_local.core.config.settings import GeneratorSettings, LoraSettings
 from npc_local.core.errors import ConfigError, ModelFilesError
 from npc_local.core.files import paths
-from npc_local.core.files.model_directory import check_weights, read_json, require_directory
+from npc_local.core.files.fault import Fault, json_faults, raise_first, read_json
+from npc_local.core.files.model_directory import (
+    INDEX,
+    components,
+    directory_faults,
+    pipeline_faults,
+)
+from npc_local.core.files.weights import file_faults, variants
 from npc_local.generator.families import checkpoint_name, distilled_error, distilled_name, family_of
 from npc_local.generator.family import Family
 
-INDEX = "model_index.json"
 _DENOISERS = ("transformer", "unet")
-# The names that diffusers and transformers look for, whole or in shards.
-_WEIGHTS = re.compile(
-    r"(diffusion_pytorch_model|model)(\.(?P<variant>[^.-]+))?(-\d+-of-\d+)?\.safetensors"
-)
 _LIBRARIES = ("diffusers", "transformers")  # of components; anything else is code in the directory
+_GGUF = b"GGUF"  # how such files begin
 
 
 def check_directory(settings: GeneratorSettings) -> tuple[Family, list[str]]:
     """Check a pipeline directory without loading it; return its family and components' folders.
 
     Raises:
-        ConfigError: the pipeline cannot take a negative prompt, or runs code of its own.
+        ConfigError: the pipeline cannot take a negative prompt, makes no image of that size, or
+            runs code of its own.
         ModelFilesError: the directory, or something that the settings name, is incomplete.
     """
-    require_directory(settings.path)
-    index = settings.path / INDEX
-    parts = read_json(index)
+    raise_first(faults(settings))
+    index = read_json(settings.path / INDEX)
+    return family_of(str(index["_class_name"])), list(components(index))
+
+
+def faults(settings: GeneratorSettings, *, sizes: bool = True) -> Iterator[Fault]:
+    """Yield all that keeps a generator from being loaded, as far as files tell.
+
+    Args:
+        settings: its entry.
+        sizes: whether its height and width count.
+    """
+    missing = list(directory_faults(settings.path)) or list(json_faults(settings.path / INDEX))
+    yield from missing
+    if missing:
+        return
+    index = read_json(settings.path / INDEX)
     try:
-        family = family_of(str(parts.get("_class_name")))
+        family = family_of(str(index.get("_class_name")))
     except ConfigError as error:
-        raise ConfigError(f"{index}: {error}") from None
-    if not settings.allow_distilled:
-        named = [settings.path, *([settings.gguf] if settings.gguf else [])]
-        for lora in settings.loras:
-            named += [lora.path, lora_file(lora)]
-        for path in named:
-            if sign := distilled_name(family, checkpoint_name(path)):
-                raise distilled_error(family, sign)
-        if parts.get("is_distilled"):
-            raise distilled_error(family, "its is_distilled is true")
-    folders = []
-    for name, library in components(parts).items():
+        yield Fault(settings.path / INDEX, str(error), "", ConfigError)
+        return
+    yield from _distilled(settings, family, index)
+    for name, (library, _) in components(index).items():
         if library not in _LIBRARIES and not _is_part_of_diffusers(library):
-            raise ConfigError(
-                f"{index}: {name} comes from {library!r}; no code is run from a model "
-                f"directory, components come from {' or '.join(_LIBRARIES)}"
+            yield Fault(
+                settings.path / INDEX,
+                f"{name} comes from {library!r}; no code is run from a model directory, components "
+                f"come from {' or '.join(_LIBRARIES)}",
+                "",
+                ConfigError,
             )
-        check_weights(settings.path / name)
-        folders.append(name)
+    yield from pipeline_faults(settings.path, () if settings.gguf is None else _DENOISERS)
+    try:
+        weights_variant(settings, components(index))
+    except ModelFilesError as error:
+        yield Fault(settings.path, str(error), "")
     if settings.gguf is not None:
-        if not paths.is_file(settings.gguf, ModelFilesError):
-            raise ModelFilesError(f"{settings.gguf}: no such file (gguf)")
-        if settings.gguf.suffix != ".gguf":
-            raise ModelFilesError(f"{settings.gguf}: must be a .gguf file (gguf)")
+        yield from _gguf_faults(settings.gguf)
     for lora in settings.loras:
-        lora_file(lora)
-    weights_variant(settings, folders)
-    return family, folders
+        yield from lora_faults(lora)
+    if sizes:
+        yield from _size_faults(settings, family)
 
 
 def weights_variant(settings: GeneratorSettings, folders: Iterable[str]) -> str | None:
@@ -76,33 +89,20 @@ def weights_variant(settings: GeneratorSettings, folders: Iterable[str]) -> str 
     Many people fetch one variant only. Where a folder holds several, fp16 is taken.
 
     Raises:
-        ModelFilesError: a folder's weights have names that are not looked for, or its variants are
-            not those of another folder.
+        ModelFilesError: a folder's variants are not those of another folder.
     """
-    choices: dict[Path, set[str]] = {}
+    choices: dict[str, set[str]] = {}
     for name in folders:
-        folder = settings.path / name
-        files = paths.children(folder, ModelFilesError, "*.safetensors")
-        if not files or (settings.gguf is not None and name in _DENOISERS):
-            continue
-        matches = [match for file in files if (match := _WEIGHTS.fullmatch(file.name))]
-        if not matches:
-            raise ModelFilesError(
-                f"{files[0]}: weights of this name are not looked for; they must be called "
-                "model.safetensors or diffusion_pytorch_model.safetensors, or be shards or a "
-                "variant of these, such as model.fp16.safetensors"
-            )
-        variants = {match["variant"] for match in matches}
-        if None not in variants:
-            choices[folder] = variants
+        replaced = settings.gguf is not None and name in _DENOISERS
+        if not replaced and paths.is_dir(settings.path / name, ModelFilesError):
+            choices[name] = variants(settings.path / name)
+    choices = {name: held for name, held in choices.items() if held}
     if not choices:
         return None
     common = set.intersection(*choices.values())
     if "fp16" in common or len(common) == 1:
         return "fp16" if "fp16" in common else common.pop()
-    listed = "; ".join(
-        f"{folder}: {', '.join(sorted(variants))}" for folder, variants in choices.items()
-    )
+    listed = " and ".join(f"{name}: {', '.join(sorted(held))}" for name, held in choices.items())
     raise ModelFilesError(
         f"these folders hold variants of their weights and not the plain ones, and not one variant "
         f"in common ({listed}); get the same variant of all, or the plain weights"
@@ -113,35 +113,109 @@ def lora_file(lora: LoraSettings) -> Path:
     """Return the safetensors file of a LoRA.
 
     Raises:
-        ModelFilesError: there is none, or several.
+        ModelFilesError: there is none, there are several, or it is damaged.
     """
+    raise_first(lora_faults(lora))
+    return _lora_files(lora)[0]
+
+
+def lora_faults(lora: LoraSettings) -> Iterator[Fault]:
+    """Yield what is wrong with the file of a LoRA."""
     if not paths.exists(lora.path, ModelFilesError):
-        raise ModelFilesError(f"{lora.path}: no such file or directory (loras)")
-    files = [lora.path]
-    if paths.is_dir(lora.path, ModelFilesError):
-        files = paths.children(lora.path, ModelFilesError, "*.safetensors")
+        yield Fault(lora.path, "no such file or directory (loras)", "")
+        return
+    files = _lora_files(lora)
     if (
         len(files) != 1
         or not paths.is_file(files[0], ModelFilesError)
         or files[0].suffix != ".safetensors"
     ):
-        found = ", ".join(file.name for file in files) or "none"
-        raise ModelFilesError(
-            f"{lora.path}: must be a .safetensors file, or a directory with one (found: {found})"
+        listed = ", ".join(file.name for file in files) or "none"
+        yield Fault(
+            lora.path,
+            f"must be a .safetensors file, or a directory with one (found: {listed})",
+            "",
         )
-    return files[0]
+    else:
+        yield from file_faults(files[0])
 
 
-def components(index: dict[str, Any]) -> dict[str, str]:
-    """Return a pipeline's components and their libraries; other lists are settings of its own."""
-    return {
-        name: origin[0]
-        for name, origin in index.items()
-        if not name.startswith("_")
-        and isinstance(origin, list)
-        and len(origin) == 2
-        and all(isinstance(part, str) for part in origin)
-    }
+def _lora_files(lora: LoraSettings) -> list[Path]:
+    if paths.is_dir(lora.path, ModelFilesError):
+        return paths.children(lora.path, ModelFilesError, "*.safetensors")
+    return [lora.path]
+
+
+def _distilled(
+    settings: GeneratorSettings, family: Family, index: dict[str, Any]
+) -> Iterator[Fault]:
+    """Yield a fault if a checkpoint or a LoRA is made to be sampled without CFG."""
+    if settings.allow_distilled:
+        return
+    named = [settings.path, *([settings.gguf] if settings.gguf else [])]
+    for lora in settings.loras:
+        named += [lora.path]
+        if paths.exists(lora.path, ModelFilesError):
+            named += _lora_files(lora)
+    signs = [distilled_name(family, checkpoint_name(path)) for path in named]
+    if index.get("is_distilled"):
+        signs.append("its is_distilled is true")
+    for sign in filter(None, signs):
+        yield Fault(settings.path, str(distilled_error(family, sign)), "", ConfigError)
+        return
+
+
+def _gguf_faults(file: Path) -> Iterator[Fault]:
+    if not paths.is_file(file, ModelFilesError):
+        yield Fault(file, "no such file (gguf)", "copy it there, or correct the setting")
+    elif file.suffix != ".gguf":
+        yield Fault(file, "must be a .gguf file (gguf)", "")
+    else:
+        try:
+            with file.open("rb") as stream:
+                begins = stream.read(len(_GGUF))
+        except OSError as error:
+            yield Fault(file, f"cannot be read: {paths.reason(error)}", "check its permissions")
+            return
+        if begins != _GGUF:
+            yield Fault(file, "damaged, or not a GGUF file by its first bytes", "copy it again")
+
+
+def _size_faults(settings: GeneratorSettings, family: Family) -> Iterator[Fault]:
+    """Yield a fault for each side of an image that the model cannot make."""
+    folder = settings.path / "vae"
+    if list(json_faults(folder / "config.json")):
+        return  # said already, or a pipeline without one
+    scale = vae_scale(read_json(folder / "config.json"))
+    if scale is None:
+        return  # told when the model is loaded
+    multiple = scale * family.size_multiple
+    for side, size in (("height", settings.height), ("width", settings.width)):
+        if size % multiple:
+            yield Fault(
+                settings.path,
+                f"{side} = {size}: must be a multiple of {multiple} for this model",
+                "",
+                ConfigError,
+            )
+
+
+def vae_scale(config: dict[str, Any]) -> int | None:
+    """Return how many pixels of a side a VAE makes of one latent; None: its configuration is mute.
+
+    diffusers' pipelines read it off the same fields.
+    """
+    for field in ("spatial_compression_ratio", "scale_factor_spatial"):
+        if isinstance(config.get(field), int):
+            return int(config[field])
+    for field, first in (
+        ("temperal_downsample", 0),  # so spelt in diffusers
+        ("encoder_block_out_channels", 1),
+        ("block_out_channels", 1),
+    ):
+        if isinstance(blocks := config.get(field), list):
+            return int(2 ** (len(blocks) - first))
+    return None
 
 
 def _is_part_of_diffusers(library: str) -> bool:

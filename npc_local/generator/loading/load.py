@@ -14,11 +14,12 @@ from npc_local.core.config.settings import GeneratorSettings
 from npc_local.core.device import resolve_device
 from npc_local.core.device_errors import is_out_of_memory
 from npc_local.core.errors import ConfigError, ModelFilesError
-from npc_local.core.files.model_directory import read_json
+from npc_local.core.files.fault import read_json
+from npc_local.core.files.model_directory import INDEX, components
 from npc_local.core.offline.switches import go_offline
 from npc_local.generator.families import family_of
 from npc_local.generator.family import Family, Pipeline, denoiser_of
-from npc_local.generator.loading.directory import INDEX, components, weights_variant
+from npc_local.generator.loading.directory import weights_variant
 from npc_local.generator.loading.library_errors import LIBRARY_FAILS, fits, raise_if_lost
 from npc_local.generator.loading.loras import add_loras
 from npc_local.generator.loading.quantization import gguf_denoiser, quantization

@@ -8,7 +8,7 @@ from typing import Any
 from npc_local.core.config.settings import GeneratorSettings, QuantizationSettings
 from npc_local.core.device import resolve_device
 from npc_local.core.errors import ConfigError, ModelFilesError
-from npc_local.generator.loading.directory import components
+from npc_local.core.files.model_directory import components
 from npc_local.generator.loading.library_errors import LIBRARY_FAILS, fits, need
 
 _TORCHAO = {
@@ -66,7 +66,7 @@ def quantization(settings: GeneratorSettings, index: dict[str, Any], dtype: Any)
     need(wanted.kind.split("_")[0], kind, "quantization")
     mapping = {}
     for name in wanted.components:
-        library: Any = transformers if known[name] == "transformers" else diffusers
+        library: Any = transformers if known[name][0] == "transformers" else diffusers
         with fits(f"quantization: options = {wanted.options}"):
             mapping[name] = _quantizer(wanted, library, dtype)
     classes: Any = diffusers

@@ -12,12 +12,8 @@ from typing import Any
 
 from npc_local.core.config.settings import EncoderKind, EncoderSettings
 from npc_local.core.errors import ModelFilesError
-from npc_local.core.files.model_directory import (
-    check_weights,
-    hash_files,
-    read_json,
-    require_directory,
-)
+from npc_local.core.files.fault import raise_first, read_json
+from npc_local.core.files.model_directory import encoder_faults, hash_files
 from npc_local.core.hashing import digest
 from npc_local.salience.encoders.text_encoder import TextEncoder
 
@@ -74,9 +70,7 @@ def from_generator(
 def _check_directory(settings: EncoderSettings) -> None:
     """Refuse a directory that is incomplete, or whose model is of another kind than is said."""
     folder = settings.path / settings.text_encoder
-    require_directory(settings.path)
-    require_directory(settings.path / settings.tokenizer)
-    check_weights(folder)
+    raise_first(encoder_faults(settings.path, settings.text_encoder, settings.tokenizer))
     model_type = str(read_json(folder / "config.json").get("model_type", ""))
     if kind_of(model_type) != settings.kind:
         raise ModelFilesError(

@@ -17,6 +17,7 @@ from npc_local.core.config.settings import EncoderSettings
 from npc_local.core.device import resolve_device
 from npc_local.core.device_errors import is_device_lost
 from npc_local.core.errors import ModelFilesError
+from npc_local.core.files.weights import variants
 from npc_local.core.offline.switches import go_offline
 from npc_local.salience.encoders.batching import Ids, packed, padded
 
@@ -87,6 +88,7 @@ class TextEncoder:
                 folder,
                 local_files_only=True,
                 use_safetensors=True,
+                variant=min(variants(folder), default=None),
                 dtype=getattr(torch, settings.dtype),
                 output_loading_info=True,
             )

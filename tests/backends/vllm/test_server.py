@@ -926,9 +926,9 @@ def test_a_chat_template_may_be_elsewhere(settings, model):
     ("missing", "says"),
     [
         ("config.json", "config.json: missing"),
-        ("model.safetensors", "no \\*.safetensors"),
-        ("tokenizer.json", "no tokenizer"),
-        ("preprocessor_config.json", "no image preprocessor"),
+        ("model.safetensors", r"no weights: \*\.safetensors"),
+        ("tokenizer.json", r"no tokenizer\.json"),
+        ("preprocessor_config.json", "the image processor's configuration is missing"),
         ("chat_template.jinja", "no chat template"),
     ],
 )

@@ -27,6 +27,7 @@ from npc_local.cli.doctor.findings import Finding, error, exit_code
 from npc_local.core.config.settings import ChatBackendSettings, EncoderSettings, GeneratorSettings
 from npc_local.core.errors import BackendError, ConfigError, StorageError
 from npc_local.core.files.manifest import write_manifest
+from npc_local.generator.loading.directory import check_directory
 from tests.backends.fake_server import FakeServer, status
 
 ROOT = Path(__file__).parents[3]
@@ -205,7 +206,10 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
     ("damage", "message"),
     [
         (remove("model_index.json"), "neither model_index.json nor config.json"),
-        (remove("transformer"), "transformer: the folder of FluxTransformer2DModel is missing"),
+        (
+            remove("transformer"),
+            "transformer: no such directory: the folder of FluxTransformer2DModel",
+        ),
         (remove("vae/config.json"), "vae/config.json: missing"),
         (remove(WEIGHTS), "transformer: no weights: diffusion_pytorch_model.safetensors"),
         (remove("text_encoder/model.safetensors"), "text_encoder: no weights: model.safetensors"),
@@ -214,8 +218,8 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
         (remove("tokenizer_2/tokenizer_config.json"), "tokenizer_config.json: missing"),
         (write("tokenizer/tokenizer.json", "{"), "tokenizer.json: cannot be read"),
         (remove("scheduler/scheduler_config.json"), "scheduler_config.json: missing"),
-        (write("vae/config.json", "{"), "vae/config.json: damaged, no JSON"),
-        (rename(WEIGHTS, WEIGHTS.replace(".safe", ".fp16.safe")), "a variant or another layout"),
+        (write("vae/config.json", "{"), "vae/config.json: cannot be read, damaged"),
+        (rename(WEIGHTS, "transformer/flux.safetensors"), "flux.safetensors: another layout"),
         (rename(WEIGHTS, WEIGHTS.replace(".safe", "-00001-of-00001.safe")), "shards without"),
         (
             write(
@@ -238,6 +242,39 @@ def test_what_a_pipeline_lacks_is_an_error(pipeline, damage, message):
     assert any(message in one for one in errors), errors
     assert exit_code(inspect_directory(pipeline)) in {2, 5}
     assert not said(inspect_directory(pipeline), "ok")
+
+
+def test_a_variant_of_the_weights_will_do(pipeline):
+    rename(WEIGHTS, WEIGHTS.replace(".safe", ".fp16.safe"))(pipeline)
+    found = list(inspect_directory(pipeline))
+    assert said(found) == []
+    assert estimate.weight_bytes(pipeline / "transformer", 4) > 1000
+    name = WEIGHTS.replace("transformer", "vae")
+    rename(name, name.replace(".safe", ".bf16.safe"))(pipeline)
+    [fault] = said(inspect_directory(pipeline))
+    assert "not one variant in common (transformer: fp16 and vae: bf16)" in fault
+
+
+def test_a_size_that_a_run_refuses_is_an_error_of_doctor_too():
+    for sizes in ({"height": 1000, "width": 1001}, {"height": 17, "width": 16}):
+        settings = GeneratorSettings(path=SHAPES, **GENERATOR | sizes)
+        with pytest.raises(ConfigError) as refusal:
+            check_directory(settings)
+        [fault] = said(inspect_pipeline(settings))
+        assert fault == str(refusal.value)
+        assert "must be a multiple of" in fault
+    assert said(inspect_directory(SHAPES)) == []
+
+
+def test_a_directory_that_holds_models_is_not_looked_through(pipeline, monkeypatch):
+    monkeypatch.setattr("npc_local.cli.doctor.directories.inspect_files", pytest.fail)
+    [finding] = inspect_directory(pipeline.parent)
+    assert finding.what.startswith("no model directory: neither model_index.json nor config.json")
+    assert finding.do == f"name a model in it: {pipeline}"
+    [finding] = inspect_directory(pipeline / "tokenizer")
+    assert finding.do == "name the directory that holds one of them"
+    [finding] = inspect_directory(pipeline / "README.md")
+    assert finding.what.startswith("no such directory")
 
 
 def test_every_fault_is_named_not_only_the_first(pipeline):
@@ -296,7 +333,7 @@ def test_old_tokenizers_need_a_package(pipeline, monkeypatch, files, package):
         (pipeline / "tokenizer_2" / name).write_text("")
     known: set[str] = set()
     monkeypatch.setattr(
-        "npc_local.cli.doctor.directories.importlib.util.find_spec",
+        "npc_local.core.files.tokenizer.importlib.util.find_spec",
         lambda name, *_: name if name in known else None,
     )
     found = list(inspect_directory(pipeline))
@@ -632,6 +669,8 @@ def test_weights_are_counted_as_they_will_be_held(tmp_path):
     safetensors(tmp_path / "model.safetensors", "I64", (10, 10))
     assert estimate.weight_bytes(tmp_path, 2) == 800
     (tmp_path / "model.safetensors").unlink()
+    assert estimate.weight_bytes(tmp_path, 4) == 400
+    (tmp_path / "model.fp16.safetensors").unlink()
     assert estimate.weight_bytes(tmp_path, 2) == 0
     (tmp_path / "model.safetensors.index.json").write_text(
         '{"weight_map": {"w": "a.safetensors", "v": "a.safetensors"}}'

@@ -131,7 +131,7 @@ def test_an_unusable_gguf_file_is_named(flux_directory: Path, tmp_path: Path, da
     if damage == "no gguf":
         file.write_bytes(b"hello" * 9)
     message = refusal(ModelFilesError, settings(flux_directory, gguf=file))
-    assert message.startswith(f"{file}: damaged, or not the transformer of")
+    assert message.startswith(f"{file}: damaged, or not ")
 
 
 def test_a_gguf_file_must_be_there_and_be_called_one(flux_directory: Path, tmp_path: Path) -> None:
@@ -230,8 +230,8 @@ def test_a_missing_package_is_named_with_its_extra(
     change: dict[str, Any],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("x.gguf", "a.safetensors"):
-        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    (tmp_path / "a.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     uninstall(package, monkeypatch)
     if package == "bitsandbytes":
         for module in (loading, quantization):
@@ -461,7 +461,7 @@ def test_a_pipeline_that_takes_no_loras_says_so(
 def distilled(flux: Path, where: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     def gguf() -> dict[str, Any]:
         file = where / "flux1-schnell-Q4.gguf"
-        file.write_bytes(b"")
+        file.write_bytes(b"GGUF")
         return {"gguf": file}
 
     return {
@@ -917,7 +917,7 @@ def test_any_one_variant_is_loaded(copied: Path, flux_directory: Path, variant: 
 def test_folders_of_different_variants_are_refused(copied: Path) -> None:
     as_variant(copied / "transformer", "fp16")
     as_variant(copied / "vae", "bf16")
-    with pytest.raises(ModelFilesError, match=r"transformer: fp16; .*vae: bf16"):
+    with pytest.raises(ModelFilesError, match=r"transformer: fp16 and vae: bf16"):
         DiffusersGenerator(settings(copied))
 
 
