@@ -78,10 +78,9 @@ _GROUP = re.compile(
 )
 _RELATION = re.compile(rf"(.+?)(?: (?:is|are))? ({_any(_SIDES)}) (.+)")
 _GROUND = _any((*PAPERS, *PATTERNS))
-_BACKGROUND = re.compile(
-    rf"(?:^|,? (?:on|with|against|and) |, )(?:(?:an?|the) )?"
-    rf"(?:({_GROUND}) )?(?:({_GROUND}) )?background$"
-)
+_BACKGROUND = rf"(?:(?:an?|the) )?(?:({_GROUND}) )?(?:({_GROUND}) )?background"
+_BACKGROUND_FIRST = re.compile(rf"(?:(?:on|against) )?{_BACKGROUND}(?: with |, )")
+_BACKGROUND_LAST = re.compile(rf"(?:^|,? (?:on|with|against|and) |, ){_BACKGROUND}$")
 _SYNONYM = re.compile(rf"(?<![^ ,])(?:{_any(_SYNONYMS)})(?![^ ,])")
 
 
@@ -176,9 +175,9 @@ def _read(text: str) -> Reading:
     if opening := _OPENING.match(text):
         text = text[opening.end() :]
     background: tuple[str | None, str | None] = None, None
-    if match := _BACKGROUND.search(text):
+    if match := _BACKGROUND_FIRST.match(text) or _BACKGROUND_LAST.search(text):
         background = _read_background([word for word in match.groups() if word])
-        text = text[: match.start()]
+        text = text[: match.start()] + text[match.end() :]
         if not text:
             return Reading((), background)
     if not text:

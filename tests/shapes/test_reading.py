@@ -150,6 +150,9 @@ def test_geneval_pp_wording(prompt, groups):
         ("three red circles and a grey background", ("grey", None)),
         ("three red circles, on a plain pink background", ("pink", "plain")),
         ("three red circles on a pink striped background", ("pink", "striped")),
+        ("a blue background with three red circles", ("blue", None)),
+        ("A photo of a striped background with three red circles", (None, "striped")),
+        ("On a dotted white background, three red circles.", ("white", "dotted")),
     ],
 )
 def test_backgrounds(prompt, background):
@@ -193,6 +196,7 @@ def test_a_background_alone_is_a_prompt():
         ("a cross and a star above a circle", "between two groups, with nothing else beside"),
         ("a star above a circle above a cross", "between two groups, with nothing else beside"),
         ("a star on a background", "neither colour nor pattern"),
+        ("a white background with a star on a pink background", "sense of 'a star on a pink backg"),
         ("red", "cannot make sense of 'red'"),
         ("a photo of", "cannot make sense of 'a photo of'"),
         ("a star and", "cannot make sense of"),
