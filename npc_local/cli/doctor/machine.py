@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
 
 from npc_local.cli.doctor.findings import Finding, error, from_exception
 from npc_local.core.config.settings import EncoderSettings, GeneratorSettings
@@ -25,23 +26,15 @@ from npc_local.salience.rules import spacy_model
 
 _PROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 _LOW_DISK, _NO_DISK = 1 << 30, 50 << 20  # bytes free: a warning below, an error
+_EXTRAS = ("lora", "quantization")  # that settings of a generator ask for
 _SHOWN = ("torch", "diffusers", "transformers", "pydantic")
-_REQUIREMENT = re.compile(
-    r"(?P<name>[\w.-]+)(?:>=(?P<minimum>[\d.]+))?(?:\s*;.*extra == ['\"](?P<extra>[\w-]+)['\"])?"
-)
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """A package of pyproject.toml: its lowest version, and the extra that it belongs to."""
+def requirements() -> list[tuple[Requirement, str]]:
+    """Return the packages that npc-local needs, each with the extra it is for, or "".
 
-    name: str
-    minimum: str
-    extra: str
-
-
-def requirements() -> list[Requirement]:
-    """Return the packages that npc-local needs, from its metadata or the checkout's pyproject."""
+    They are its metadata's, or where it is not installed the checkout's pyproject.
+    """
     try:
         lines = importlib.metadata.requires("npc-local") or []
     except importlib.metadata.PackageNotFoundError:
@@ -51,16 +44,23 @@ def requirements() -> list[Requirement]:
         lines = list(project["dependencies"])
         for extra, names in project["optional-dependencies"].items():
             lines += [f'{name}; extra == "{extra}"' for name in names]
-    found = [match for line in lines if (match := _REQUIREMENT.match(line))]
-    return [
-        Requirement(match["name"], match["minimum"] or "0", match["extra"] or "") for match in found
-    ]
+    wanted = map(Requirement, lines)
+    return [(requirement, extra) for requirement in wanted for extra in _extras(requirement)]
+
+
+def _extras(requirement: Requirement) -> Iterator[str]:
+    """Yield for which extras a requirement is, or "" if it is for all; none: for other machines."""
+    marker = requirement.marker
+    if marker is None or marker.evaluate({"extra": ""}):
+        yield ""
+    else:
+        yield from (extra for extra in _EXTRAS if marker.evaluate({"extra": extra}))
 
 
 def inspect_versions() -> Iterator[Finding]:
     """Yield what is missing or too old for npc-local itself, or that all is well."""
-    needed = [one for one in requirements() if not one.extra]
-    wrong = [found for one in needed if (found := _too_old(one))]
+    needed = [requirement for requirement, extra in requirements() if not extra]
+    wrong = [finding for requirement in needed if (finding := _unfit(requirement))]
     yield from wrong
     if not wrong:
         names = ", ".join(f"{name} {_version(name) or 'absent'}" for name in _SHOWN)
@@ -81,11 +81,11 @@ def inspect_extras(settings: GeneratorSettings) -> Iterator[Finding]:
         wanted[kind.split("_")[0]] = ("quantization", f"quantization: kind = {kind!r}")
     if settings.gguf is not None:
         wanted["gguf"] = ("quantization", "gguf")
-    known = {one.name: one for one in requirements() if one.extra in {"lora", "quantization"}}
+    known = {requirement.name: requirement for requirement, extra in requirements() if extra}
     for package, (extra, setting) in wanted.items():
-        requirement = known.get(package, Requirement(package, "0", extra))
-        if found := _too_old(requirement, f"{setting} needs it"):
-            yield found
+        requirement = known.get(package, Requirement(package))
+        if finding := _unfit(requirement, extra, f"{setting} needs it"):
+            yield finding
         else:
             yield Finding("ok", f"{package} {_version(package)}, which {setting} needs")
 
@@ -125,17 +125,19 @@ def inspect_disk(where: Path) -> Finding:
     )
 
 
-def _too_old(wanted: Requirement, why: str = "") -> Finding | None:
-    """Return an error if a package is absent or older than it must be."""
-    found = _version(wanted.name)
-    if found and _order(found) >= _order(wanted.minimum):
+def _unfit(wanted: Requirement, extra: str = "", why: str = "") -> Finding | None:
+    """Return an error if a package is absent, or of a version that will not do."""
+    there = _version(wanted.name)
+    try:
+        if there and wanted.specifier.contains(Version(there), prereleases=True):
+            return None
+    except InvalidVersion:  # of somebody's own making: taken as it is
         return None
-    install = f"npc-local[{wanted.extra}]" if wanted.extra else f"{wanted.name}>={wanted.minimum}"
     return error(
-        f"{wanted.name} is {f'version {found}' if found else 'not installed'}; {wanted.minimum} or "
-        f"newer is needed{f': {why}' if why else ''}",
+        f"{wanted.name} is {f'version {there}' if there else 'not installed'}; "
+        f"{wanted.specifier or 'any version'} is needed{f': {why}' if why else ''}",
         sys.prefix,
-        f"pip install '{install}'",
+        f"pip install '{f'npc-local[{extra}]' if extra else f'{wanted.name}{wanted.specifier}'}'",
         ConfigError,
     )
 
@@ -146,12 +148,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _order(version: str) -> tuple[int, ...]:
-    """Return the numbers that a version starts with, without trailing zeros."""
-    start = re.match(r"\d+(?:\.\d+)*", version)
-    numbers = [int(part) for part in start[0].split(".")] if start else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)

@@ -13,24 +13,18 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from npc_local.core.config.settings import (
     BackendSettings,
-    CacheSettings,
-    ChatBackendSettings,
     EncoderSettings,
     GeneratorSettings,
-    LoraSettings,
     ProfileSettings,
-    QuantizationSettings,
-    ScriptedBackendSettings,
     Section,
-    ServerSettings,
-    ShapesBackendSettings,
     listed,
 )
 from npc_local.core.errors import ConfigError
@@ -122,7 +116,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         beside = paths.working_directory() if inside else paths.resolved(path, ConfigError).parent
         config = Config.model_validate(document, context=beside)
     except ValidationError as error:
-        faults = [_fault(detail) for detail in error.errors(include_url=False)]
+        faults = _merged(_fault(detail) for detail in error.errors(include_url=False))
     else:
         config._source = str(path)
         faults = _unresolved(config)
@@ -159,7 +153,9 @@ def _override(document: dict[str, Any], assignment: str) -> str:
     if not equals or not last:
         raise ConfigError(f"--set {assignment}: expected KEY=VALUE with a dotted KEY")
     table = document
-    for parent in parents:
+    for depth, parent in enumerate(parents):
+        if depth > 1:  # a table inside an entry: if there is none of that name, it will be told
+            table.setdefault(parent, {})
         if not isinstance(table.get(parent), dict):
             known = [name for name, value in table.items() if isinstance(value, dict)]
             raise ConfigError(f"--set {assignment}: {_no_such('table', parent, known)}")
@@ -204,36 +200,63 @@ def _unresolved(config: Config) -> list[tuple[str, str]]:
     ]
 
 
-_TABLES: dict[str, type[Section]] = {
-    "profiles": ProfileSettings,
-    "generators": GeneratorSettings,
-    "encoders": EncoderSettings,
-    "shapes": ShapesBackendSettings,
-    "scripted": ScriptedBackendSettings,
-    "vllm": ChatBackendSettings,
-    "openai": ChatBackendSettings,
-}
-# Tables inside a generator or a backend.
-_PARTS: dict[str, type[Section]] = {
-    "quantization": QuantizationSettings,
-    "loras": LoraSettings,
-    "cache": CacheSettings,
-    "server": ServerSettings,
-}
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the file a fault is: its dotted key, the table around it, and what it is itself."""
+
+    key: str
+    table: type[Section]
+    is_table: bool
+
+
+def _place(loc: Sequence[int | str]) -> _Place:
+    """Find the place of a pydantic error by walking the settings' own types.
+
+    Where a value may be one of several, pydantic puts its choice into the way; keys leave it out.
+    """
+    keys: list[str] = []
+    table: type[Section] = Config
+    here: Any = Config
+    for part in loc:
+        here = _bare(here)
+        if _is_section(here):
+            table = here
+            field = here.model_fields.get(str(part))
+            here = None if field is None else field.annotation
+        elif get_origin(here) in (Union, UnionType):
+            sections = [choice for choice in get_args(here) if _is_section(choice)]
+            kinds = {
+                kind: s for s in sections for kind in get_args(s.model_fields["kind"].annotation)
+            }
+            here = kinds.get(part)
+            continue
+        elif get_origin(here) in (dict, list):
+            here = get_args(here)[-1]
+        keys.append(str(part))
+    return _Place(".".join(keys), table, _is_section(_bare(here)))
+
+
+def _bare(annotation: Any) -> Any:
+    """Return a type without its constraints, and without None as another choice."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        choices = [choice for choice in get_args(annotation) if choice is not NoneType]
+        if len(choices) == 1:
+            return _bare(choices[0])
+    return annotation
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def _fault(detail: ErrorDetails) -> tuple[str, str]:
     """Translate one pydantic error into (dotted key, message)."""
-    where = [str(part) for part in detail["loc"]]
-    table: type[Section] = Config
-    if len(where) > 2:
-        # Inside a backend, pydantic puts the value of `kind` between its name and the key.
-        table = _TABLES[where.pop(2) if where[0] == "backends" else where[0]]
-    if len(where) > 3:
-        table = _PARTS.get(where[2], table)
-    key, kind = ".".join(where), detail["type"]
+    place = _place(detail["loc"])
+    key, kind = place.key, detail["type"]
     if kind == "extra_forbidden":
-        return key, _no_such("key", where[-1], table.model_fields)
+        return key, _no_such("key", str(detail["loc"][-1]), place.table.model_fields)
     if kind == "missing":
         return key, "missing, and required"
     if kind == "union_tag_not_found":
@@ -241,13 +264,23 @@ def _fault(detail: ErrorDetails) -> tuple[str, str]:
     if kind == "union_tag_invalid":
         context = detail["ctx"]
         return f"{key}.kind", f"found {context['tag']!r}; must be one of {context['expected_tags']}"
-    if kind == "value_error" and len(where) == 2:
+    if kind == "value_error" and place.is_table:
         # Raised by a validator over a whole table: it names the keys and values itself.
         return key, str(detail["ctx"]["error"])
     if kind in {"dict_type", "model_type", "model_attributes_type"}:
         return key, f"found {reprlib.repr(detail['input'])}; must be a table"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return key, f"found {reprlib.repr(detail['input'])}; {message}"
+
+
+def _merged(faults: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return one fault for a value that fits none of its choices, which pydantic names each."""
+    merged: dict[tuple[str, str], str] = {}
+    for key, message in faults:
+        value, must_be, choice = message.partition("; must be ")
+        before = merged.get((key, value))
+        merged[key, value] = f"{before} or {choice}" if before else must_be + choice
+    return [(key, value + rest) for (key, value), rest in merged.items()]
 
 
 def _no_such(kind: str, found: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 
 from npc_local.cli import main as cli
 from npc_local.cli.doctor import command, estimate, machine, servers
@@ -596,9 +597,13 @@ def test_arguments_that_are_not_the_users_are_named(served):
 
 
 def test_versions_are_held_against_pyproject(monkeypatch):
-    needed = {one.name: one for one in machine.requirements()}
-    assert needed["torch"].minimum == "2.9"
-    assert (needed["peft"].minimum, needed["torchao"].extra) == ("0.17", "quantization")
+    needed = {
+        requirement.name: (requirement, extra) for requirement, extra in machine.requirements()
+    }
+    assert needed["torch"] == (Requirement("torch>=2.9"), "")
+    assert str(needed["peft"][0].specifier) == ">=0.17"
+    assert needed["torchao"][1] == "quantization"
+    assert "pytest" not in needed
     assert [one.level for one in machine.inspect_versions()] == ["ok"]
     there = {"torch": "2.8.1+cu128", "diffusers": ""}
     real = machine._version
@@ -606,29 +611,47 @@ def test_versions_are_held_against_pyproject(monkeypatch):
     found = list(machine.inspect_versions())
     assert len(found) == 2
     assert exit_code(found) == 2
-    assert "torch is version 2.8.1+cu128; 2.9 or newer" in "".join(said(found))
+    assert "torch is version 2.8.1+cu128; >=2.9 is needed" in "".join(said(found))
     assert "diffusers is not installed" in "".join(said(found))
+    assert "pip install 'torch>=2.9'" in [one.do for one in found]
 
 
-def test_metadata_and_checkout_name_the_same_packages(monkeypatch):
-    monkeypatch.setattr(
-        machine.importlib.metadata,
-        "requires",
-        lambda _: ["torch>=2.9", 'peft>=0.17; extra == "lora"', "click"],
-    )
-    assert machine.requirements() == [
-        machine.Requirement("torch", "2.9", ""),
-        machine.Requirement("peft", "0.17", "lora"),
-        machine.Requirement("click", "0", ""),
-    ]
+def test_a_checkout_that_is_not_installed_names_its_packages(monkeypatch):
+    def absent(_):
+        raise machine.importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(machine.importlib.metadata, "requires", absent)
+    named = {(str(requirement), extra) for requirement, extra in machine.requirements()}
+    assert {("torch>=2.9", ""), ('peft>=0.17; extra == "lora"', "lora")} <= named
 
 
 @pytest.mark.parametrize(
-    ("older", "newer"), [("2.9", "2.10"), ("2.9", "2.9.1"), ("5.0.0rc1", "5.1"), ("0", "0.1")]
+    ("wanted", "there", "fits"),
+    [
+        ("x>=2.9", "2.10", True),
+        ("x>=2.9", "2.9.1", True),
+        ("x>=2.9", "2.9.0+cpu", True),
+        ("x>=2.9", "2.8.9", False),
+        ("x>=1.0", "1.0rc1", False),
+        ("x>=1.0", "1.1.dev3", True),
+        ("x>=1.0,<2", "2.0", False),
+        ("x", "0.1", True),
+        ("x>=1.0", "", False),
+        ("x>=1.0", "somebody's own", True),
+    ],
 )
-def test_versions_are_ordered_by_number(older, newer):
-    assert machine._order(older) < machine._order(newer)
-    assert machine._order("5.0") == machine._order("5.0.0+cpu")
+def test_versions_are_compared_as_packages_are(monkeypatch, wanted, there, fits):
+    monkeypatch.setattr(machine, "_version", lambda name: there)
+    assert (machine._unfit(Requirement(wanted)) is None) is fits
+
+
+def test_what_other_machines_need_is_not_asked_for(monkeypatch):
+    lines = ['x>=1; sys_platform == "none"', 'y>=1; extra == "lora"', "click>=8"]
+    monkeypatch.setattr(machine.importlib.metadata, "requires", lambda _: lines)
+    assert [(r.name, extra) for r, extra in machine.requirements()] == [
+        ("y", "lora"),
+        ("click", ""),
+    ]
 
 
 def test_extras_that_settings_need(monkeypatch, tmp_path):

@@ -5,16 +5,28 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
-from pydantic import ValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 import npc_local
-from npc_local.core.config.load import GeneratorSettings, ScriptedBackendSettings, load_config
+from npc_local.core.config.load import Config, load_config
+from npc_local.core.config.settings import (
+    ChatBackendSettings,
+    EncoderSettings,
+    GeneratorSettings,
+    ProfileSettings,
+    ScriptedBackendSettings,
+)
 from npc_local.core.errors import ConfigError
 
 PACKAGE = Path(npc_local.__file__).parent
+SHIPPED = PACKAGE.parent / "models.toml"
 TEXT = """\
 default_profile = "mine"
 
@@ -242,6 +254,13 @@ def test_the_last_override_wins(file):
         ("generators.flx.steps=1", "--set generators.flx.steps=1: unknown table 'flx'; did you"),
         ("generators.flux.steps.x=1", "--set generators.flux.steps.x=1: unknown table 'steps'"),
         ("generators=1", "--set generators: found 1; must be a table"),
+        (
+            'generators.flux.quantization.kind="q"',
+            "--set generators.flux.quantization.kind: found 'q'; must be 'bitsandbytes_4bit'",
+        ),
+        ("generators.flux.cach.kind=1", "--set generators.flux.cach.kind: unknown key 'cach'; did"),
+        ("generators.flux.loras=[{pth = 1}]", "--set generators.flux.loras: missing, and required"),
+        ("backends.shapes.server.model=1", "--set backends.shapes.server.model: unknown key 'ser"),
         ("steps", "--set steps: expected KEY=VALUE"),
         ("=1", "--set =1: expected KEY=VALUE"),
         ("generators.flux.=1", "--set generators.flux.=1: expected KEY=VALUE"),
@@ -249,6 +268,50 @@ def test_the_last_override_wins(file):
 )
 def test_mistakes_in_overrides_name_the_override(file, override, message):
     assert fails(file, override).startswith(message)
+
+
+def keys(table: type[BaseModel] = Config, above: str = "") -> Iterator[str]:
+    """Every key that models.toml may have, entries by names of the shipped file."""
+    for name, field in table.model_fields.items():
+        yield f"{above}{name}"
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from keys(part, f"{above}{name}.")
+    if table is Config:
+        for entry, kind in (
+            ("profiles.shapes", ProfileSettings),
+            ("generators.flux-dev", GeneratorSettings),
+            ("encoders.flux-dev", EncoderSettings),
+            ("backends.openai", ChatBackendSettings),
+            ("backends.qwen3-vl", ChatBackendSettings),
+            ("backends.shapes", ChatBackendSettings),
+        ):
+            yield from keys(kind, f"{entry}.")
+
+
+JUNK = ["1", "-1", "1e400", "nan", "true", "[]", "[[1]]", "{}", "{x = {y = 1}}", "~nobody-here/x"]
+
+
+@given(
+    st.sampled_from(sorted(keys())), st.sampled_from([*JUNK, "", " ", '"\\u0000"', "[{path = 1}]"])
+)
+def test_any_value_of_any_key_is_taken_or_refused_by_the_name_of_the_key(key, value):
+    message = f"--set {key}: "
+    try:
+        load_config(SHIPPED, [f"{key}={value}"])
+    except ConfigError as error:
+        message = str(error)
+    # A reference may end up at no entry, and so may an entry that is replaced.
+    assert all(line.startswith(("--set ", str(SHIPPED))) for line in message.splitlines())
+    assert f"--set {key}" in message or key.count(".") == 0
+
+
+def test_a_value_that_fits_no_choice_is_one_mistake():
+    with pytest.raises(ConfigError) as refusal:
+        load_config(SHIPPED, ["backends.openai.temperature=warm"])
+    assert str(refusal.value) == (
+        "--set backends.openai.temperature: found 'warm'; must be a valid number or 'omit'"
+    )
 
 
 def test_the_package_loads_no_model_library():
