@@ -98,11 +98,11 @@ def caption(
 
     chosen, picture = _profile(profile, config, overrides), _open_image(image)
     with libraries_quiet() as stdout:
-        found = run_interruptibly(_describe(chosen, picture))
+        description = run_interruptibly(_describe(chosen, picture))
         if as_json:
-            _print_json({"image": image} | _caption_data(found), stdout)
+            _print_json({"image": image} | _caption_data(description), stdout)
         else:
-            _print_caption(found, stdout)
+            _print_caption(description, stdout)
 
 
 _PROPOSE_EXAMPLES = """\b
@@ -177,19 +177,19 @@ def propose(
     picture = None if image is None else _open_image(image)
     why = reason.strip() if reason and reason.strip() else _UNNAMED_REASON
     with libraries_quiet() as stdout:
-        found, proposal = run_interruptibly(
+        shown, proposal = run_interruptibly(
             _propose(chosen, checked, seen, picture, why, count or chosen.candidates)
         )
         if as_json:
             data = {
                 "prompt": checked,
-                "caption": None if found is None else found.text,
-                "reason": None if found is None else why,
+                "caption": None if shown is None else shown.text,
+                "reason": None if shown is None else why,
             }
             _print_json(data | _proposal_data(proposal), stdout)
         else:
-            if picture is not None and found is not None:
-                _print_caption(found, stdout)
+            if picture is not None and shown is not None:
+                _print_caption(shown, stdout)
                 print(file=stdout)
             _print_proposal(proposal, stdout)
 
@@ -277,21 +277,23 @@ def _open_image(name: str) -> Image:
 # ---------------------------------------------------------------- the output
 
 
-def _caption_data(found: Caption) -> dict[str, Any]:
+def _caption_data(caption: Caption) -> dict[str, Any]:
     return {
-        "caption": found.text,
-        "words": len(found.text.split()),
-        "flags": list(found.flags),
+        "caption": caption.text,
+        "words": len(caption.text.split()),
+        "flags": list(caption.flags),
     }
 
 
 def _proposal_data(proposal: Proposal) -> dict[str, Any]:
     return {
         "negatives": [
-            {"negative": one.text, "kind": one.kind, "fallback": one.fallback}
-            for one in proposal.negatives
+            {"negative": negative.text, "kind": negative.kind, "fallback": negative.fallback}
+            for negative in proposal.negatives
         ],
-        "rejected": [{"negative": one.text, "reason": one.reason} for one in proposal.rejected],
+        "rejected": [
+            {"negative": refusal.text, "reason": refusal.reason} for refusal in proposal.rejected
+        ],
     }
 
 
@@ -312,20 +314,20 @@ def _print_verdict(verdict: Verdict, stdout: TextIO) -> None:
         print(f"reason: {plain(verdict.reason)}", file=stdout)
 
 
-def _print_caption(found: Caption, stdout: TextIO) -> None:
+def _print_caption(caption: Caption, stdout: TextIO) -> None:
     from npc_local.core.terminal import plain
 
-    print(plain(found.text), file=stdout)
-    for flag in found.flags:
+    print(plain(caption.text), file=stdout)
+    for flag in caption.flags:
         print(f"! {plain(flag)}", file=stdout)
 
 
 def _print_proposal(proposal: Proposal, stdout: TextIO) -> None:
     from npc_local.core.terminal import plain
 
-    for one in proposal.negatives:
-        note = "  (from the fallback list)" if one.fallback else ""
-        print(f"{one.kind:<11} {plain(one.text)}{note}", file=stdout)
+    for negative in proposal.negatives:
+        note = "  (from the fallback list)" if negative.fallback else ""
+        print(f"{negative.kind:<11} {plain(negative.text)}{note}", file=stdout)
     if not proposal.negatives:
         print("nothing to propose", file=stdout)
     for refusal in proposal.rejected:

@@ -1,15 +1,15 @@
 """The command line: parse, call, print. Exit codes are those of `errors`; Ctrl-C gives 130.
 
 Only click is imported here at once, so that help comes without waiting for a model library; what
-a command needs, it imports. Prompts given as arguments go to `one_by_one`, a file of them to
-`batch`.
+a command needs, it imports. Prompts given as arguments go to `run_prompts`, a file of them to
+`run.batch`; what surrounds a command that is a process of its own is in `process`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +54,10 @@ class _Commands(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """Run this process's own command line, or, inside a program of its own, the one given."""
-        run = super().main
+        run: Callable[..., Any] = super().main
         if args is not None:
             return run(args, *more, **extra)
-        return run_as_process(lambda: run(*more, **extra))
+        return run_as_process(lambda: run(*more, standalone_mode=False, **extra))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as they came, for whoever runs this command line once more."""
@@ -110,7 +110,9 @@ def _tell_blocked() -> None:
     if blocked:
         from npc_local.core.terminal import plain
 
-        lines = [f"blocked: {one['what']} {one['to']}, from {one['from'][0]}" for one in blocked]
+        lines = [
+            f"blocked: {call['what']} {call['to']}, from {call['from'][0]}" for call in blocked
+        ]
         for line in dict.fromkeys(lines):
             click.echo(plain(line), err=True)
 

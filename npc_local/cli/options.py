@@ -59,6 +59,8 @@ class LocalPath(PathType):
 class Seed(click.IntRange):
     """A seed, or the word random for one that is drawn here."""
 
+    name = "integer"
+
     def __init__(self) -> None:
         """Allow what torch takes."""
         super().__init__(0, MAX_SEED)

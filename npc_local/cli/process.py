@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+import click
+
 from npc_local.core.errors import StorageError
 from npc_local.core.streams import Streams, steady_streams
 
@@ -22,7 +24,10 @@ INTERRUPTED = 130
 
 
 def run_as_process(command: Callable[[], object]) -> NoReturn:
-    """Run a command and end this process with its exit code, or with 7 if results were lost."""
+    """Run a command and end this process with its exit code, or with 7 if results were lost.
+
+    `command` is one of click's, not in its standalone mode: it returns its exit code, or raises.
+    """
     with steady_streams() as streams:
         with _ends_as_interrupts():
             code = _exit_code(command)
@@ -42,15 +47,16 @@ def run_as_process(command: Callable[[], object]) -> NoReturn:
 
 def _exit_code(command: Callable[[], object]) -> int:
     try:
-        command()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
+        code = command()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):  # click makes one of the other before a command begins
         return INTERRUPTED
     except Exception:
         sys.excepthook(*sys.exc_info())
         return 1
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _lost(streams: Streams) -> int:

@@ -1,4 +1,4 @@
-"""Prompts of the command line, one after the other, each step shown as it ends."""
+"""Prompts of the command line, one after the other, each stage shown as it ends."""
 
 from __future__ import annotations
 
@@ -77,24 +77,24 @@ async def correct_all(prompts: Sequence[str], job: Job) -> int:
             alone = len(prompts) == 1
             folder = job.directory if alone else job.directory / folder_name(number, prompt)
             job.display.begin(prompt, job.seed, number=number, total=len(prompts))
-            kept = ResultFolder(folder, prompt, job.seed, job.profile)
-            exit_code = await _correct_one(prompt, stages, kept, job)
+            results = ResultFolder(folder, prompt, job.seed, job.profile)
+            exit_code = await _correct_one(prompt, stages, results, job)
             code = code or exit_code
     return code
 
 
-async def _correct_one(prompt: str, stages: Stages, kept: ResultFolder, job: Job) -> int:
+async def _correct_one(prompt: str, stages: Stages, results: ResultFolder, job: Job) -> int:
     """Correct one prompt, keeping and showing whatever happens; return its exit code, or 0."""
 
     def watch(event: StageStarted | StageFinished) -> None:
-        kept(event)
+        results(event)
         job.display(event)
 
     def finish(correction: Correction) -> int:
-        correction = kept.finish(correction)
-        job.display.end(correction, kept.path)
+        correction = results.finish(correction)
+        job.display.end(correction, results.path)
         if job.stdout is not None:
-            line = kept.record(correction) | {"exit_code": correction.exit_code or 0}
+            line = results.record(correction) | {"exit_code": correction.exit_code or 0}
             print(json.dumps(line), file=job.stdout, flush=True)
         return correction.exit_code or 0
 

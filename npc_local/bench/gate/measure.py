@@ -3,7 +3,7 @@
 Three ways of sampling are timed on a FLUX.1 transformer with random weights, all through the real
 FluxPipeline and the real gate. Only sampling is measured: prompt embeddings are random numbers made
 beforehand, and the latents are not decoded. Leaves out: the models (`random_flux`), tables
-(`gate_tables`), progress (`command`).
+(`tables`), progress (`cli.bench.gate`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from npc_local.bench.gate.random_flux import WAYS, Job, Subject, Way, build, failures
+from npc_local.bench.gate.random_flux import WAYS, Setup, Subject, Way, build, failures
 from npc_local.core.errors import GeneratorError
 from npc_local.generator.early_negative.gate import Gate, early_negative, gated
 from npc_local.generator.families import family_of
@@ -47,7 +47,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Timing:
     """One way of sampling, measured.
 
     Attributes:
@@ -67,12 +67,12 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ModelTimings:
     """A model, measured in all ways; `compiled` tells whether its blocks were."""
 
-    job: Job
+    setup: Setup
     compiled: bool
-    ways: Mapping[Way, Measured]
+    ways: Mapping[Way, Timing]
 
     def ratio(self, way: Way) -> float:
         """Return the time to that without a negative: the median of the rounds' ratios.
@@ -89,25 +89,25 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain data."""
-        job = self.job
+        setup = self.setup
         return {
-            "model": job.model.name,
-            "parameters": job.parameters,
-            "size": job.size,
-            "text_tokens": job.model.text_tokens,
-            "steps": job.steps,
-            "negative_steps": job.negative_steps,
+            "model": setup.model.name,
+            "parameters": setup.parameters,
+            "size": setup.size,
+            "text_tokens": setup.model.text_tokens,
+            "steps": setup.steps,
+            "negative_steps": setup.negative_steps,
             "compiled": self.compiled,
             "ways": {
                 way: {
-                    "forwards": found.forwards,
-                    "seconds": list(found.seconds),
-                    "median_seconds": found.median,
+                    "forwards": timing.forwards,
+                    "seconds": list(timing.seconds),
+                    "median_seconds": timing.median,
                     "ratio": self.ratio(way),
                     "expected_ratio": self.expected(way),
-                    "peak_bytes": found.peak_bytes,
+                    "peak_bytes": timing.peak_bytes,
                 }
-                for way, found in self.ways.items()
+                for way, timing in self.ways.items()
             },
         }
 
@@ -185,34 +185,34 @@ def _counting(gate: Gate) -> Iterator[Gate]:
 
 
 def measure(
-    job: Job,
+    setup: Setup,
     *,
     compiled: bool = False,
     on_status: Callable[[str, float], None] = lambda doing, work: None,
-) -> list[Result]:
+) -> list[ModelTimings]:
     """Measure a model in all ways, in turn, so that a change of the machine's pace meets all.
 
     Args:
-        job: what to measure.
+        setup: what to measure.
         compiled: measure again with the transformer's repeated blocks compiled.
         on_status: is given what is being done, and the work done since the last time.
 
     Raises:
         GeneratorError: out of memory, the model failed, or what it made is not finite.
     """
-    name = job.model.name
+    name = setup.model.name
     on_status(f"{name}: making weights", 0.0)
-    subject = build(job)
+    subject = build(setup)
     try:
-        results = [_measure(job, subject, name, on_status)]
+        results = [_measure(setup, subject, name, on_status)]
         if compiled:
             subject.pipe.transformer.compile_repeated_blocks()
-            found = _measure(job, subject, f"{name}, compiled", on_status)
-            results.append(replace(found, compiled=True))
+            timings = _measure(setup, subject, f"{name}, compiled", on_status)
+            results.append(replace(timings, compiled=True))
     finally:
         del subject
         gc.collect()
-        if job.device == "cuda":
+        if setup.device == "cuda":
             import torch
 
             torch.cuda.empty_cache()
@@ -220,46 +220,50 @@ def measure(
 
 
 def _measure(
-    job: Job, subject: Subject, name: str, on_status: Callable[[str, float], None]
-) -> Result:
+    setup: Setup, subject: Subject, name: str, on_status: Callable[[str, float], None]
+) -> ModelTimings:
     """Warm up, then time every way once a round; each round begins with another way."""
     for way in WAYS:
-        _checked(subject, way, job.warm_up(), partial(on_status, f"{name}: warming up"))
+        _checked(subject, way, setup.warm_up(), partial(on_status, f"{name}: warming up"))
     samples: dict[Way, list[Sample]] = {way: [] for way in WAYS}
-    for number in range(job.repeats):
+    for number in range(setup.repeats):
         first = number % len(WAYS)
         for way in (*WAYS[first:], *WAYS[:first]):
-            doing = f"{name}: {way}, {number + 1} of {job.repeats}"
-            samples[way].append(_checked(subject, way, job, partial(on_status, doing)))
+            doing = f"{name}: {way}, {number + 1} of {setup.repeats}"
+            samples[way].append(_checked(subject, way, setup, partial(on_status, doing)))
     ways = {
-        way: Measured(
-            found[0].forwards,
-            tuple(one.seconds for one in found),
-            max((one.peak_bytes for one in found if one.peak_bytes is not None), default=None),
+        way: Timing(
+            images[0].forwards,
+            tuple(image.seconds for image in images),
+            max(
+                (image.peak_bytes for image in images if image.peak_bytes is not None), default=None
+            ),
         )
-        for way, found in samples.items()
+        for way, images in samples.items()
     }
-    return Result(job, False, ways)
+    return ModelTimings(setup, False, ways)
 
 
-def _checked(subject: Subject, way: Way, job: Job, on_status: Callable[[float], None]) -> Sample:
+def _checked(
+    subject: Subject, way: Way, setup: Setup, on_status: Callable[[float], None]
+) -> Sample:
     """Make one image and refuse one that is no image.
 
     Raises:
         GeneratorError: out of memory, the model failed, or what it made is not finite.
     """
-    with failures(job):
+    with failures(setup):
         made = sample(
             subject,
             way,
-            steps=job.steps,
-            negative_steps=job.negative_steps,
-            size=job.size,
-            on_status=lambda forwards: on_status(job.work(forwards)),
+            steps=setup.steps,
+            negative_steps=setup.negative_steps,
+            size=setup.size,
+            on_status=lambda forwards: on_status(setup.work(forwards)),
         )
         if not made.latents.isfinite().all():
             raise GeneratorError(
-                f"{job.model.name} in {job.dtype} made numbers that are not finite, so its times "
-                "say nothing; try another --dtype or --size"
+                f"{setup.model.name} in {setup.dtype} made numbers that are not finite, so its "
+                "times say nothing; try another --dtype or --size"
             )
     return made

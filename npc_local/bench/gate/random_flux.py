@@ -1,6 +1,6 @@
 """FLUX.1 transformers with random weights, made on their device, to measure time and memory with.
 
-Time depends on shapes, not on what a model has learned. Leaves out: measuring (`gate_bench`).
+Time depends on shapes, not on what a model has learned. Leaves out: measuring (`measure`).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ MODELS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Setup:
     """One model to measure, and how.
 
     Attributes:
@@ -118,7 +118,7 @@ class Job:
         tokens = (self.size // _PATCH) ** 2 + self.model.text_tokens
         return 2.0 * self.parameters * tokens * forwards
 
-    def warm_up(self) -> Job:
+    def warm_up(self) -> Setup:
         """Return the same job with as few steps as see every kind of step."""
         steps = min(self.steps, _WARM_UP_STEPS)
         return replace(self, steps=steps, negative_steps=min(self.negative_steps, steps - 1) or 1)
@@ -164,7 +164,7 @@ def plan(
     repeats: int,
     device: str,
     dtype: str,
-) -> Job:
+) -> Setup:
     """Check what is to be measured; None takes the model's own number.
 
     Args:
@@ -194,7 +194,7 @@ def plan(
         )
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" else "float32"
-    job = Job(
+    setup = Setup(
         model=model,
         steps=steps,
         negative_steps=negative_steps,
@@ -204,8 +204,8 @@ def plan(
         dtype=dtype,
         parameters=count_parameters(model),
     )
-    _check_memory(job)
-    return job
+    _check_memory(setup)
+    return setup
 
 
 def count_parameters(model: Model) -> int:
@@ -231,30 +231,30 @@ def _transformer(model: Model, device: str, dtype: str) -> Any:
         torch.set_default_dtype(before)
 
 
-def _check_memory(job: Job) -> None:
+def _check_memory(setup: Setup) -> None:
     """Refuse weights that cannot fit, before the system ends the process over them."""
     import torch
 
-    needed = job.parameters * getattr(torch, job.dtype).itemsize
-    if job.device == "cuda":
+    needed = setup.parameters * getattr(torch, setup.dtype).itemsize
+    if setup.device == "cuda":
         there = torch.cuda.mem_get_info()[0]
     else:  # some of which the system and other programs have
         there = int(_CPU_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     if needed >= there:
         raise _out_of_memory(
-            job, f"its weights need {needed / 1e9:.1f} GB, and {there / 1e9:.1f} GB can be had"
+            setup, f"its weights need {needed / 1e9:.1f} GB, and {there / 1e9:.1f} GB can be had"
         )
 
 
-def _out_of_memory(job: Job, why: str) -> GeneratorError:
+def _out_of_memory(setup: Setup, why: str) -> GeneratorError:
     """Return the error that says what to do about memory."""
     ways = ["a smaller --model or --size"]
-    if job.dtype == "float32":
+    if setup.dtype == "float32":
         ways.append("--dtype bfloat16")
-    ways.append("--device cuda" if job.device == "cpu" else "ending other programs on the GPU")
+    ways.append("--device cuda" if setup.device == "cpu" else "ending other programs on the GPU")
     return GeneratorError(
-        f"out of memory on {job.device} with {job.model.name} at {job.size} x {job.size} in "
-        f"{job.dtype}: {why}; what may help: {', '.join(ways)}"
+        f"out of memory on {setup.device} with {setup.model.name} at {setup.size} x {setup.size} "
+        f"in {setup.dtype}: {why}; what may help: {', '.join(ways)}"
     )
 
 
@@ -267,7 +267,7 @@ class Subject:
     negative: Mapping[str, torch.Tensor]
 
 
-def build(job: Job) -> Subject:
+def build(setup: Setup) -> Subject:
     """Make a pipeline on its device: FLUX.1-dev's scheduler, no text encoders and no VAE.
 
     Raises:
@@ -277,8 +277,8 @@ def build(job: Job) -> Subject:
     import torch
 
     classes: Any = diffusers
-    config, dtype = job.model.config, getattr(torch, job.dtype)
-    with failures(job):
+    config, dtype = setup.model.config, getattr(torch, setup.dtype)
+    with failures(setup):
         pipe = classes.FluxPipeline(
             scheduler=classes.FlowMatchEulerDiscreteScheduler(
                 shift=3.0,
@@ -293,18 +293,18 @@ def build(job: Job) -> Subject:
             tokenizer=None,
             text_encoder_2=None,
             tokenizer_2=None,
-            transformer=_transformer(job.model, job.device, job.dtype),
+            transformer=_transformer(setup.model, setup.device, setup.dtype),
         )
         pipe.set_progress_bar_config(disable=True)
 
         def embeddings(prefix: str, seed: int) -> dict[str, torch.Tensor]:
             random = torch.Generator().manual_seed(seed)
             shapes = {
-                "prompt_embeds": (1, job.model.text_tokens, config["joint_attention_dim"]),
+                "prompt_embeds": (1, setup.model.text_tokens, config["joint_attention_dim"]),
                 "pooled_prompt_embeds": (1, config["pooled_projection_dim"]),
             }
             return {
-                prefix + name: torch.randn(shape, generator=random).to(job.device, dtype)
+                prefix + name: torch.randn(shape, generator=random).to(setup.device, dtype)
                 for name, shape in shapes.items()
             }
 
@@ -312,14 +312,14 @@ def build(job: Job) -> Subject:
 
 
 @contextmanager
-def failures(job: Job) -> Iterator[None]:
+def failures(setup: Setup) -> Iterator[None]:
     """Turn what PyTorch raises into an error of ours."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         first = str(error).strip().partition("\n")[0]
         if is_out_of_memory(error):
-            raise _out_of_memory(job, first.partition(". ")[0]) from None
+            raise _out_of_memory(setup, first.partition(". ")[0]) from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise GeneratorError(f"cannot be compiled: {first}; leave --compile out") from error
         raise GeneratorError(f"the model failed: {first}") from error

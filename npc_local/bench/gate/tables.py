@@ -1,4 +1,4 @@
-"""The times of `gate_bench` as tables, and what they depend on."""
+"""The times of `measure` as tables, and what they depend on."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from npc_local.bench.analysis.tables import table
-from npc_local.bench.gate.measure import Result
-from npc_local.bench.gate.random_flux import Job
+from npc_local.bench.gate.measure import ModelTimings
+from npc_local.bench.gate.random_flux import Setup
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: Sequence[ModelTimings]) -> str:
     """Return the results as a markdown table, which reads well in a terminal too."""
-    memory = any(found.peak_bytes is not None for one in results for found in one.ways.values())
+    memory = any(
+        timing.peak_bytes is not None for model in results for timing in model.ways.values()
+    )
     head = ["model", "parameters", "image", "steps", "negative", "forwards", "s an image"]
     head += ["lowest-highest", "ratio", "by forwards", *(["peak memory"] if memory else [])]
     rows = []
     for result in results:
-        job = result.job
-        name = f"{job.model.name}, compiled" if result.compiled else job.model.name
-        model = [name, _count(job.parameters), f"{job.size} x {job.size}", str(job.steps)]
-        negatives = {"none": "none", "gate": f"first {job.negative_steps}", "stock": "every step"}
-        for way, found in result.ways.items():
-            peak = "" if found.peak_bytes is None else f"{found.peak_bytes / 1e9:.2f} GB"
+        setup = result.setup
+        name = f"{setup.model.name}, compiled" if result.compiled else setup.model.name
+        model = [name, _count(setup.parameters), f"{setup.size} x {setup.size}", str(setup.steps)]
+        negatives = {"none": "none", "gate": f"first {setup.negative_steps}", "stock": "every step"}
+        for way, timing in result.ways.items():
+            peak = "" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e9:.2f} GB"
             rows.append(
                 [
                     *model,
                     negatives[way],
-                    str(found.forwards),
-                    f"{found.median:.3f}",
-                    f"{min(found.seconds):.3f}-{max(found.seconds):.3f}",
+                    str(timing.forwards),
+                    f"{timing.median:.3f}",
+                    f"{min(timing.seconds):.3f}-{max(timing.seconds):.3f}",
                     f"{result.ratio(way):.3f}",
                     f"{result.expected(way):.3f}",
                     *([peak] if memory else []),
@@ -53,17 +55,17 @@ def title(machine: Mapping[str, Any]) -> str:
     )
 
 
-def machine(job: Job) -> dict[str, Any]:
+def machine(setup: Setup) -> dict[str, Any]:
     """Return what the times depend on besides the model."""
     import torch
 
-    cuda = job.device == "cuda"
+    cuda = setup.device == "cuda"
     return {
-        "device": job.device,
+        "device": setup.device,
         "name": torch.cuda.get_device_name() if cuda else "CPU",
         "threads": torch.get_num_threads(),
-        "dtype": job.dtype,
-        "repeats": job.repeats,
+        "dtype": setup.dtype,
+        "repeats": setup.repeats,
         "torch": torch.__version__,
         "diffusers": importlib.metadata.version("diffusers"),
     }

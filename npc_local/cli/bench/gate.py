@@ -75,7 +75,7 @@ def gate(
     go_offline()
     with libraries_quiet() as stdout:
         place = random_flux.choose_device(device)
-        jobs = [
+        setups = [
             random_flux.plan(
                 name,
                 steps=steps,
@@ -88,10 +88,10 @@ def gate(
             for name in names
         ]
         timings = []
-        with Progress(sum(job.total_work(compiled=compiled) for job in jobs)) as progress:
-            for job in jobs:
-                timings += measure(job, compiled=compiled, on_status=progress.advance)
-        machine = tables.machine(jobs[0])
+        with Progress(sum(setup.total_work(compiled=compiled) for setup in setups)) as progress:
+            for setup in setups:
+                timings += measure(setup, compiled=compiled, on_status=progress.advance)
+        machine = tables.machine(setups[0])
     if as_json:
         report = {"machine": machine, "results": [timing.as_dict() for timing in timings]}
         print(json.dumps(report), file=stdout)

@@ -9,10 +9,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from npc_local.bench.gate import measure as gate_bench
-from npc_local.bench.gate import random_flux
-from npc_local.bench.gate.measure import Measured, Result
-from npc_local.bench.gate.random_flux import MODELS, WAYS, Job, failures, plan
+from npc_local.bench.gate import measure, random_flux
+from npc_local.bench.gate.measure import ModelTimings, Timing
+from npc_local.bench.gate.random_flux import MODELS, WAYS, Setup, failures, plan
 from npc_local.bench.gate.tables import machine as machine_of
 from npc_local.bench.gate.tables import markdown, title
 from npc_local.cli import main as cli
@@ -39,9 +38,7 @@ def subject():
 
 
 def image(subject, way, negative_steps=3, **more):
-    return gate_bench.sample(
-        subject, way, steps=STEPS, negative_steps=negative_steps, size=64, **more
-    )
+    return measure.sample(subject, way, steps=STEPS, negative_steps=negative_steps, size=64, **more)
 
 
 def test_the_forwards_are_those_of_each_way(subject):
@@ -68,18 +65,16 @@ def test_a_negative_gated_to_all_steps_is_the_stock_pipeline_s(subject):
 
 
 def test_every_round_times_every_way_and_the_work_adds_up():
-    job = planned()
+    setup = planned()
     messages = []
-    (result,) = gate_bench.measure(
-        job, on_status=lambda doing, work: messages.append((doing, work))
-    )
+    (result,) = measure.measure(setup, on_status=lambda doing, work: messages.append((doing, work)))
     assert {way: found.forwards for way, found in result.ways.items()} == {
         "none": 4,
         "gate": 7,
         "stock": 8,
     }
     assert all(len(found.seconds) == 2 for found in result.ways.values())
-    assert sum(work for _, work in messages) == pytest.approx(job.total_work(compiled=False))
+    assert sum(work for _, work in messages) == pytest.approx(setup.total_work(compiled=False))
     rounds = list(dict.fromkeys(doing for doing, _ in messages))
     assert rounds == [
         "tiny: making weights",
@@ -95,7 +90,7 @@ def test_compiled_is_measured_after_the_same_model_as_it_is(monkeypatch):
     compiled = []
     slot = "compile_repeated_blocks"
     monkeypatch.setattr(FluxTransformer2DModel, slot, lambda self: compiled.append(self))
-    results = gate_bench.measure(planned(repeats=1), compiled=True)
+    results = measure.measure(planned(repeats=1), compiled=True)
     assert [result.compiled for result in results] == [False, True]
     assert len(compiled) == 1
 
@@ -155,9 +150,9 @@ def test_failures_of_the_model_are_told(monkeypatch, error, message):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(gate_bench, "sample", fail)
+    monkeypatch.setattr(measure, "sample", fail)
     with pytest.raises(GeneratorError, match=message):
-        gate_bench.measure(planned())
+        measure.measure(planned())
 
 
 def test_failures_of_the_compiler_are_told():
@@ -171,14 +166,14 @@ def test_failures_of_the_compiler_are_told():
 
 
 def test_numbers_that_are_not_finite_are_refused(monkeypatch):
-    made = gate_bench.Sample(torch.tensor([1.0, float("nan")]), 1, 1.0, None)
-    monkeypatch.setattr(gate_bench, "sample", lambda *args, **kwargs: made)
+    made = measure.Sample(torch.tensor([1.0, float("nan")]), 1, 1.0, None)
+    monkeypatch.setattr(measure, "sample", lambda *args, **kwargs: made)
     with pytest.raises(GeneratorError, match="not finite"):
-        gate_bench.measure(planned())
+        measure.measure(planned())
 
 
 def made_up(peak=None, compiled=False):
-    job = Job(
+    setup = Setup(
         model=MODELS["full"],
         steps=50,
         negative_steps=3,
@@ -189,11 +184,11 @@ def made_up(peak=None, compiled=False):
         parameters=11_901_408_320,
     )
     ways = {
-        "none": Measured(50, (10.0, 20.0, 10.0), peak),
-        "gate": Measured(53, (10.5, 21.0, 10.8), peak),
-        "stock": Measured(100, (20.0, 40.0, 19.0), peak),
+        "none": Timing(50, (10.0, 20.0, 10.0), peak),
+        "gate": Timing(53, (10.5, 21.0, 10.8), peak),
+        "stock": Timing(100, (20.0, 40.0, 19.0), peak),
     }
-    return Result(job, compiled, ways)
+    return ModelTimings(setup, compiled, ways)
 
 
 def test_ratios_are_of_one_round():
