@@ -42,16 +42,17 @@ def command_line() -> str:
         "",
         "# The command line",
         "",
-        "Results go to standard output, everything else to standard error. "
-        "[Exit codes](exit_codes.md) tell kinds of failure apart.",
+        "Results go to standard output, everything else to standard error; `-h` and `--help` show "
+        "what is here. [Exit codes](exit_codes.md) tell kinds of failure apart.",
         "",
         *(f"- [`{path}`](#{_anchor(path)}): {_first_line(one)}" for path, one in commands),
     ]
     for path, command in commands:
         lines += ["", f"## {path}", "", *_described(command)]
-        context = click.Context(command, info_name=path, **main.context_settings)
+        context = click.Context(command, info_name=path)
         lines += ["", "```text", " ".join([path, *command.collect_usage_pieces(context)]), "```"]
-        rows = [row for row in map(_option, command.get_params(context)) if row is not None]
+        # Without --help, which every command has.
+        rows = [row for row in map(_option, command.params) if row is not None]
         if rows:
             lines += ["", "| option | meaning |", "|---|---|", *rows]
         if command.epilog:

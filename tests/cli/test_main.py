@@ -212,7 +212,7 @@ def test_what_is_refused_is_an_object_too_where_objects_were_asked_for(staged, h
         (["x", "--profile", "tinny"], 2, "did you mean 'tiny'?"),
         (["x", "--nonsense"], 2, "--nonsense"),
         ([" "], 3, "the prompt is empty"),
-        (["--prompts", "none.txt"], 2, "none.txt: cannot be read: No such file"),
+        (["--prompts", "none.txt"], 2, "none.txt: "),
         (["x", "--out", "models.toml"], 7, "a file; name a directory"),
     ):
         result = run(*arguments, "--json")
