@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 _ELSEWHERE = {
     "bench": "npc_local.cli.bench.group",
     "caption": "npc_local.cli.agent_commands",
+    "config": "npc_local.cli.config",
     "doctor": "npc_local.cli.doctor.command",
     "models": "npc_local.cli.models",
+    "profiles": "npc_local.cli.config",
     "propose": "npc_local.cli.agent_commands",
     "rank": "npc_local.cli.rank",
     "verify": "npc_local.cli.agent_commands",

@@ -52,7 +52,7 @@ class LocalPath(PathType):
             self.fail("empty; name a file or a directory", param, ctx)
         try:
             return paths.expanded(Path(value))
-        except RuntimeError:  # no such user: a file may be called so
+        except ConfigError:  # no such user: a file may be called so
             return Path(value)
 
 

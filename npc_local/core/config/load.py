@@ -105,16 +105,12 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     Raises:
         ConfigError: the file cannot be read, or anything in it or in `overrides` is not allowed.
     """
-    if path is None:
-        here = Path("models.toml")
-        path = here if paths.is_file(here, ConfigError) else _shipped()
+    file = find_config(path)
+    path = file.path
     document = _read(path)
     overridden = {_override(document, assignment) for assignment in overrides}
     try:
-        # Nobody keeps models inside an installed package: its file's paths start where one is.
-        inside = path == _PACKAGE / "models.toml"
-        beside = paths.working_directory() if inside else paths.resolved(path, ConfigError).parent
-        config = Config.model_validate(document, context=beside)
+        config = Config.model_validate(document, context=file.base)
     except ValidationError as error:
         faults = _merged(_fault(detail) for detail in error.errors(include_url=False))
     else:
@@ -127,10 +123,35 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     return config
 
 
-def _shipped() -> Path:
-    """Return the models.toml that comes along: inside a wheel, or at the root of a checkout."""
-    inside = _PACKAGE / "models.toml"
-    return inside if paths.is_file(inside, ConfigError) else _PACKAGE.parent / "models.toml"
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A models.toml: where it is, why it is this one, and where relative paths in it start."""
+
+    path: Path
+    which: Literal["named", "here", "shipped"]
+    base: Path
+
+
+def find_config(path: Path | None = None) -> ConfigFile:
+    """Return which models.toml is used; whether it is there is told when it is read.
+
+    Args:
+        path: the file; None takes ./models.toml if there is one, else the shipped file.
+
+    Raises:
+        ConfigError: it cannot be looked at.
+    """
+    which: Literal["named", "here", "shipped"] = "named"
+    if path is None:
+        path, which = Path("models.toml"), "here"
+        if not paths.is_file(path, ConfigError):
+            inside = _PACKAGE / "models.toml"  # of a wheel; in a checkout it is at the root
+            shipped = paths.is_file(inside, ConfigError)
+            path, which = inside if shipped else _PACKAGE.parent / "models.toml", "shipped"
+    # Nobody keeps models inside an installed package: its file's paths start where one is.
+    if path == _PACKAGE / "models.toml":
+        return ConfigFile(path, which, paths.working_directory())
+    return ConfigFile(path, which, paths.resolved(path, ConfigError).parent)
 
 
 def _read(path: Path) -> dict[str, Any]:
