@@ -16,7 +16,13 @@ from PIL import Image
 
 from npc_local.bench.arms import ARMS
 from npc_local.cli import main as cli
-from npc_local.core.errors import BackendError, GeneratorError, ModelFilesError, StorageError
+from npc_local.core.errors import (
+    BackendError,
+    ConfigError,
+    GeneratorError,
+    ModelFilesError,
+    StorageError,
+)
 from npc_local.core.hashing import pixel_hash
 from npc_local.core.records import Render
 from npc_local.run.components import Components
@@ -64,6 +70,7 @@ def bench(tmp_path, monkeypatch):
         @asynccontextmanager
         async def open_components(profile, *, logs=None, **asked):
             named = asked.get("judge")
+            generator.profile = profile
             yield Components(
                 generator, agents, agents, agents, scorer or FakeScorer(),
                 judge=None if named is None else judge or agents,
@@ -89,7 +96,7 @@ def data(tmp_path):
 
 
 def numbers(result):
-    """The summary of a command with --format json, without what a second run may change."""
+    """The summary of a command with --json, without what a second run may change."""
     found = json.loads(result.stdout)
     del found["costs"], found["network"]
     return found
@@ -119,10 +126,20 @@ def test_every_form_has_the_same_numbers(bench):
     assert arms["npc"]["score"] > arms["base"]["score"]
 
 
+def test_numbers_of_the_profile_can_be_given(bench):
+    result, made = bench("--arms", "reseed", "--candidates", "1", "--steps", "9", "--width", "32")
+    assert result.exit_code == 0, result.output
+    settings = made.profile.generator
+    assert (made.profile.candidates, settings.steps, settings.width) == (1, 9, 32)
+    result, _ = bench("--steps", "1", "--json")
+    assert result.exit_code == ConfigError.exit_code
+    assert "--steps: found 1; must be at least" in json.loads(result.stdout)["error"]
+
+
 def test_base_is_always_there_and_all_are_eight(bench):
-    result, _ = bench("--arms", "reseed,npc,reseed", "--format", "json")
+    result, _ = bench("--arms", "reseed,npc,reseed", "--json")
     assert list(numbers(result)["arms"]) == ["base", "reseed", "npc"]
-    result, _ = bench("--arms", "all", "--format", "json")
+    result, _ = bench("--arms", "all", "--json")
     assert list(numbers(result)["arms"]) == list(ARMS)
 
 
@@ -131,13 +148,13 @@ def test_the_same_command_goes_on_and_errors_wait_for_retry_errors(bench, tmp_pa
     assert result.exit_code == GeneratorError.exit_code
     assert "withheld" in result.stdout
     assert "power cut" in result.stdout
-    result, generator = bench("--out", "out", "--format", "json")
+    result, generator = bench("--out", "out", "--json")
     assert generator.made == 0
     assert result.exit_code == GeneratorError.exit_code
     assert numbers(result)["errors"]
-    result, again = bench("--out", "out", "--retry-errors", "--format", "json")
+    result, again = bench("--out", "out", "--retry-errors", "--json")
     assert result.exit_code == 0, result.output
-    whole, once = bench("--out", "whole", "--format", "json")
+    whole, once = bench("--out", "whole", "--json")
     assert numbers(result) == numbers(whole)
     assert broken.made + again.made == once.made
 
@@ -241,9 +258,9 @@ def test_a_ctrl_c_keeps_everything_and_says_how_to_go_on(bench, tmp_path):
     anew, _ = bench("--out", "out", "--fresh", generator=Pressed())
     assert "the same command without --fresh goes on, with --out " in anew.stderr
     assert str(tmp_path / "out-2") in anew.stderr
-    result, second = bench("--out", "out", "--format", "json")
+    result, second = bench("--out", "out", "--json")
     assert result.exit_code == 0, result.output
-    whole, once = bench("--out", "whole", "--format", "json")
+    whole, once = bench("--out", "whole", "--json")
     assert numbers(result) == numbers(whole)
     assert second.made < once.made <= first.made + second.made
 
@@ -263,7 +280,7 @@ def test_chatter_of_libraries_stays_off_standard_output(bench):
             print("loading checkpoint shards")
             return super().score(prompt, negatives)
 
-    result, _ = bench("--format", "json", scorer=Chatty())
+    result, _ = bench("--json", scorer=Chatty())
     json.loads(result.stdout)
     assert "loading checkpoint shards" in result.stderr
 
@@ -375,7 +392,7 @@ def test_an_unknown_judge_is_named_with_the_known_ones(bench, data):
 
 
 def test_what_is_exported_is_judged_like_the_run_it_comes_from(bench, tmp_path):
-    result, _ = bench("--export", "exported", "--seeds", "0,1", "--format", "json", "--out", "out")
+    result, _ = bench("--export", "exported", "--seeds", "0,1", "--json", "--out", "out")
     assert result.exit_code == 0, result.output
     arms = numbers(result)["arms"]
     assert {path.name for path in (tmp_path / "exported").iterdir()} == {
@@ -386,7 +403,7 @@ def test_what_is_exported_is_judged_like_the_run_it_comes_from(bench, tmp_path):
         folder = f"exported/npc-{seed}"
         assert len(list((tmp_path / folder).glob("*.jpg"))) == 7
         assert (tmp_path / folder / "ShapesBench.jsonl").exists()
-        result, generator = bench("--images", folder, "--format", "json")
+        result, generator = bench("--images", folder, "--json")
         assert result.exit_code == 0, result.output
         assert generator.made == 0
         seeds.append(numbers(result)["arms"]["images"]["score"])
@@ -440,7 +457,7 @@ def test_another_judge_may_look_at_images_made_elsewhere(bench, data, tmp_path):
     command = ["--data", str(data), "--images", "theirs", "--limit", "7", "--out", "out"]
     scores = []
     for judge in ("one", "two", "one"):
-        result, _ = bench(*command, "--judge", judge, "--format", "json", suite="geneval++")
+        result, _ = bench(*command, "--judge", judge, "--json", suite="geneval++")
         assert result.exit_code == 0, result.output
         scores.append(numbers(result)["arms"]["images"]["score"])
     assert scores == [1.0, 0.0, 1.0]
@@ -462,7 +479,7 @@ def test_images_made_in_less_memory_are_told(bench):
             render = super().generate(shot, on_step)
             return replace(render, fallbacks=("VAE tiling",) if shot.negative else ())
 
-    result, _ = bench("--out", "out", "--arms", "npc", "--format", "json", generator=Short())
+    result, _ = bench("--out", "out", "--arms", "npc", "--json", generator=Short())
     arms = numbers(result)["arms"]
     assert arms["base"]["fallbacks"] == {}
     assert arms["npc"]["fallbacks"]["VAE tiling"] > 0
