@@ -236,6 +236,8 @@ class Search:
                 self.attempts.append(await self._attempt(shot, self.checklist, index))
                 if self.attempts[-1].verdict.correct:
                     return "corrected", self.attempts[-1]
+                if index == self.count:  # a plan that asks for more is no cheaper than it says
+                    break
 
         # None is correct: the best-scored one. max() keeps the earliest on ties.
         judged = [original, *self.attempts]

@@ -628,15 +628,25 @@ def test_a_plan_sees_each_image_judged_before_it_goes_on_and_is_closed_at_the_fi
     assert stage.roles == ["checklist", "verify", "verify", "verify"]
 
 
+def test_a_plan_gets_no_more_images_than_it_may_ask_for():
+    async def plan(search, original):
+        for seed in range(8, 99):
+            yield NextShot(seed=seed)
+
+    stage = Stage([verdict()] * 5)
+    assert stage.run(plan=plan, candidates=2).status == "best-effort"
+    assert [shot.seed for shot in stage.generator.shots] == [7, 8, 9]
+
+
 def test_a_plan_may_ask_about_any_image_and_its_record_keeps_all_that_was_proposed():
     async def plan(search, original):
         yield NextShot(seed=8)
         for candidate in await search.candidates_about(search.attempts[-1], "targeted-only"):
             yield NextShot(candidate, seed=8)
 
-    targeted = {"negatives": [{"text": "sand", "kind": "targeted"}]}
+    targeted = {"negatives": [{"text": t, "kind": "targeted"} for t in ("sand", "sky")]}
     stage = Stage([verdict(), verdict(reason="three circles"), RIGHT], proposed=[targeted])
-    correction = stage.run(plan=plan, candidates=1)
+    correction = stage.run(plan=plan, candidates=2)
     assert [(s.negative, s.seed) for s in stage.generator.shots] == [
         (None, 7),
         (None, 8),
@@ -647,7 +657,7 @@ def test_a_plan_may_ask_about_any_image_and_its_record_keeps_all_that_was_propos
     assert propose.fields["reason"] == "three circles"
     assert propose.fields["kinds"] == ["targeted"]
     assert ("caption", 1) in stage.steps()
-    assert [candidate.negative.text for candidate in correction.candidates] == ["sand"]
+    assert [one.negative.text for one in correction.candidates] == ["sand", "sky"]
 
 
 def test_without_a_correct_image_the_answer_is_the_best_of_any_plan():

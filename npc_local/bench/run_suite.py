@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def default_directory(suite: Suite, profile: ResolvedProfile, images: Path | Non
         "images": None if images is None else str(paths.absolute(images)),
         "candidates": profile.candidates,
         "rules": [profile.strictness, profile.votes],
-        "generator": profile.generator.model_dump(mode="json", exclude={"device"}),
+        "generator": profile.generator.model_dump(mode="json", exclude={"device", "more_devices"}),
         "encoder": profile.encoder.model_dump(mode="json", exclude={"device"}),
         "agents": [
             profile.backends[name].model_dump(mode="json", exclude=_WAITING)
@@ -128,7 +129,7 @@ async def measure(job: SuiteJob, on_status: Callable[[str], None]) -> tuple[Summ
         await asyncio.to_thread(check_export, job.export, job.suite)
     items = choose(job.suite.items(), job.limit)
     files = None if job.given is None else images_from(job.given, items)
-    opened = _open(job, on_status) if files is None else _open_judge(job, on_status)
+    opened = _open(job, items, on_status) if files is None else _open_judge(job, on_status)
     async with opened as (stages, journal):
         with Progress(len(items) * len(job.seeds) * len(job.arms), "results") as progress:
             results = await _results(job, items, files, stages, progress)
@@ -148,15 +149,14 @@ async def _results(
     """Run the arms, or judge the images in `files`."""
     todo, components = tasks(items, job.seeds), stages.components
     judge = Judge(job.suite, components.judge)
-    in_flight = default_in_flight(job.profile, job.agents)
+    generators = 1 + len(components.more_generators)
+    in_flight = default_in_flight(job.profile, job.agents, generators)
 
     def done(result: ArmResult) -> None:
         progress.advance(f"{result.arm}, {result.task.item.group}")
 
     if files is not None:
         return await judge_images(todo, files, stages, judge, in_flight=in_flight, done=done)
-    agents = (components.verifier, components.proposer, components.judge)
-    check_prompts(items, [agent for agent in agents if agent is not None])
     return await run(
         todo,
         job.arms,
@@ -170,7 +170,7 @@ async def _results(
 
 @asynccontextmanager
 async def _open(
-    job: SuiteJob, on_status: Callable[[str], None]
+    job: SuiteJob, items: Sequence[BenchItem], on_status: Callable[[str], None]
 ) -> AsyncIterator[tuple[Stages, SettledJournal]]:
     """Open all components, and the journal."""
     journals: list[SettledJournal] = []
@@ -193,6 +193,7 @@ async def _open(
         open_components=job.open_components,
         open_journal=open_journal,
         on_status=on_status,
+        admit=partial(check_prompts, items),
     ) as stages:
         yield stages, journals[0]
 

@@ -27,6 +27,7 @@ from npc_local.loop import correct
 from npc_local.run.journal import readers
 from npc_local.run.journal.journal import Journal
 from npc_local.run.pool import run_all
+from npc_local.run.prompt_file import PromptReader
 from npc_local.run.stages import Stages
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class Judge:
         """Judge one image, unless the journal has the answer; errors as the suite's."""
         key = {**self.suite.judgement_key(self.backend, item), "image": image}
         work = partial(self.suite.judge, self.backend, item, image)
-        return await stages.once("judge", key, work, Judgement)
+        name = None if self.backend is None else self.backend.name
+        return await stages.once("judge", key, work, Judgement, backend=name)
 
 
 def choose(items: Sequence[BenchItem], limit: int | None) -> list[BenchItem]:
@@ -70,19 +72,21 @@ def tasks(items: Sequence[BenchItem], seeds: Sequence[int]) -> list[Task]:
     return [Task(item, seed) for seed in seeds for item in items]
 
 
-def check_prompts(items: Sequence[BenchItem], agents: Sequence[Backend]) -> None:
-    """Make sure that the agents can work from every prompt.
+def check_prompts(items: Sequence[BenchItem], who: Sequence[PromptReader]) -> None:
+    """Make sure that all who read prompts can work from every one.
 
     Raises:
         PromptError: one of them cannot.
     """
     for item in items:
-        for agent in agents:
+        for reader in who:
             try:
-                agent.accepts(item.prompt)
+                reader.accepts(item.prompt)
             except PromptError as error:
+                name = getattr(reader, "name", None)
+                subject = "the salience scorer" if name is None else f"backend {name}"
                 raise PromptError(
-                    f"backend {agent.name} cannot work from prompt {item.number}: {error}; "
+                    f"{subject} cannot work from prompt {item.number}: {error}; "
                     "choose a profile whose agents can"
                 ) from error
 
@@ -169,7 +173,8 @@ def images(journal: Journal, results: Sequence[ArmResult]) -> Iterator[tuple[Ben
     for result in results:
         if result.answer is None:
             continue
-        image = readers.image(journal, renders[result.answer.shot])
+        render = renders.get(result.answer.shot)  # a damaged row is passed over
+        image = None if render is None else readers.image(journal, render)
         if image is None:
             raise StorageError(
                 f"{journal.directory}: the image of prompt {result.task.item.number} is damaged; "

@@ -21,6 +21,7 @@ from npc_local.core.records import Candidate, Negative, Render, Shot
 from npc_local.core.threads import run_in
 from npc_local.generator.base import Generator, OnStep
 from npc_local.run.components import Components
+from npc_local.run.single_flight import SingleFlight
 from npc_local.salience.base import Scorer
 from npc_local.salience.ranking import rank
 
@@ -51,25 +52,28 @@ class Executor:
         self._first = workers[0].thread
         self._scoring = self._first if components.shared_encoder else _thread("scorer")
         self._fingerprints: list[tuple[Backend | Generator | Scorer, str]] = []  # few
-        self._hashing = asyncio.Lock()
+        self._hashing = SingleFlight()
 
     async def fingerprint(self, who: Backend | Generator | Scorer) -> str:
         """Return the fingerprint of whoever answers; computed once, as it may read many files."""
-        async with self._hashing:
-            for known, fingerprint in self._fingerprints:
-                if known is who:
-                    return fingerprint
-            if who is self._components.generator:  # in its own thread, like all that it does
-                fingerprint = await run_in(self._first, who.fingerprint)
-            elif who is self._components.scorer:
-                fingerprint = await run_in(self._scoring, who.fingerprint)
-            else:
-                fingerprint = await asyncio.to_thread(who.fingerprint)
-            self._fingerprints.append((who, fingerprint))
-            return fingerprint
+        for known, fingerprint in self._fingerprints:
+            if known is who:
+                return fingerprint
+        # One that waits for its thread, behind an image, keeps no other waiting.
+        return await self._hashing.result(id(who), lambda: self._computed_fingerprint(who))
+
+    async def _computed_fingerprint(self, who: Backend | Generator | Scorer) -> str:
+        if who is self._components.generator:  # in its own thread, like all that it does
+            fingerprint = await run_in(self._first, who.fingerprint)
+        elif who is self._components.scorer:
+            fingerprint = await run_in(self._scoring, who.fingerprint)
+        else:
+            fingerprint = await asyncio.to_thread(who.fingerprint)
+        self._fingerprints.append((who, fingerprint))
+        return fingerprint
 
     async def ask(self, work: Callable[[], Awaitable[T]], name: str | None = None) -> T:
-        """Have the backend `name` do something, with the GPU if it needs it; None: some backend."""
+        """Have the backend `name` do something, with the GPU if it needs it; None: no backend."""
         lease = nullcontext() if self._sharing is None else self._sharing.lease_for(name)
         # The lease first: all who wait for a free place then work under the same one.
         async with lease, self._slots:

@@ -74,7 +74,8 @@ async def open_components(
                 on_status=on_status,
             )
             backends[name] = await stack.enter_async_context(opening)
-        admit((backends[profile.verifier], backends[profile.proposer], scorer))
+        judges = [] if judge is None else [backends[judge]]
+        admit((backends[profile.verifier], backends[profile.proposer], scorer, *judges))
         sharing = None
         if tenants is not None:
             sharing = await tenants.share()

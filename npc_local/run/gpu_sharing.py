@@ -99,8 +99,8 @@ class GpuSharing:
             self.release()
 
     def lease_for(self, backend: str | None) -> AbstractAsyncContextManager[None]:
-        """Return the lease that a backend needs, none if its model is elsewhere; None: any's."""
-        if backend is None or backend in self.served:
+        """Return the lease that a backend needs: none if its model is elsewhere, or it has none."""
+        if backend in self.served:
             return self.lease(self.agents)
         return nullcontext()
 

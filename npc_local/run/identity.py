@@ -11,8 +11,9 @@ from npc_local.core.hashing import code_digest
 from npc_local.core.versions import libraries
 from npc_local.run.components import Components
 
-_AGENTS = ("agents/*.py", "backends/schemas.py", "core/records.py")
-# Of each kind of step: the code and the templates that have a say in the answer, whoever gives it.
+_WORDS = ("core/prompt_markup.py", "core/prompts.py", "core/records.py")
+_AGENTS = ("agents/*.py", "backends/schemas.py", *_WORDS)
+# Of each kind of stage: the code and the templates that have a say in the answer, whoever gives it.
 CODE = {
     "checklist": (*_AGENTS, "agents/templates/checklist.*"),
     "verify": (*_AGENTS, "agents/templates/verify.*"),
@@ -21,7 +22,7 @@ CODE = {
     "generate": ("generator", "core/records.py"),
     "rank": (
         *("salience/rules", "salience/tokens.py", "salience/encoders", "salience/formulas.py"),
-        *("salience/scorer.py", "salience/ranking.py", "core/records.py"),
+        *("salience/scorer.py", "salience/ranking.py", *_WORDS),
     ),
 }
 

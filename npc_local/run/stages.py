@@ -200,7 +200,14 @@ class Stages:
         work = partial(self._executor.score, prompt, negatives)
         return await self._once("rank", self.components.scorer, inputs, work, tuple[Candidate, ...])
 
-    async def once(self, kind: str, key: Mapping[str, Any], work: Work[T], shape: type[T]) -> T:
+    async def once(
+        self,
+        kind: str,
+        key: Mapping[str, Any],
+        work: Work[T],
+        shape: type[T],
+        backend: str | None = None,
+    ) -> T:
         """Have an agent do a stage that is not of the method: a judge's, for example.
 
         Args:
@@ -211,8 +218,10 @@ class Stages:
             work: does the stage.
             shape: the type of its answer: a record, or anything else pydantic turns into JSON and
                 back without loss.
+            backend: whom `work` asks, by name; None: nobody.
         """
-        return await self._once(kind, None, key, partial(self._executor.ask, work), shape)
+        work = partial(self._executor.ask, work, backend)
+        return await self._once(kind, None, key, work, shape)
 
     async def _ask(
         self, kind: str, agent: Backend, inputs: Mapping[str, Any], work: Work[T], shape: type[T]

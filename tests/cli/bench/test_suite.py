@@ -68,7 +68,8 @@ def bench(tmp_path, monkeypatch):
         agents = agents or ShapesBackend("shapes")
 
         @asynccontextmanager
-        async def open_components(profile, *, logs=None, **asked):
+        async def open_components(profile, *, admit, logs=None, **asked):
+            admit([agents])
             named = asked.get("judge")
             generator.profile = profile
             yield Components(
