@@ -36,7 +36,8 @@ def pages() -> dict[str, str]:
 
 def command_line() -> str:
     """Return the page of all commands: what they do, what they take, examples."""
-    commands = list(_commands(main, click.Context(main, info_name="npc-local")))
+    root = click.Context(main, info_name="npc-local", **main.context_settings)
+    commands = list(_commands(main, root))
     lines = [
         _MADE.format("the commands in npc_local/cli/"),
         "",

@@ -23,7 +23,7 @@ from npc_local.plans import shuffled
 from npc_local.run.journal.readers import MADE_FOR, renders
 from npc_local.run.journal.sticky_failures import SettledJournal
 from npc_local.run.stages import Stages
-from tests.bench.world import Agents, Images, Scores, cast_of, colour
+from tests.bench.world import Agents, Images, Scores, colour, components_of
 
 SCORES = {"sky": 0.9, "sand": 0.6, "sea": 0.3}
 
@@ -69,12 +69,12 @@ def play(directory, arms, generator=None, agents=None, *, scorer=None, prompts=1
 
     async def measured():
         with SettledJournal.open(directory, {"suite": "made up"}) as journal:
-            cast = cast_of(generator or Images(), agents or Agents())
+            components = components_of(generator or Images(), agents or Agents())
             if scorer is not None:
-                object.__setattr__(cast, "scorer", scorer)
+                components = replace(components, scorer=scorer)
             todo = tasks(choose(suite.items(), prompts), (0,))
             results = await run(
-                todo, arms, Stages(cast, journal), Judge(suite, None),
+                todo, arms, Stages(components, journal), Judge(suite, None),
                 budget=3, in_flight=2, done=lambda result: None,
             )  # fmt: skip
             return summarise(suite, results, arms, judge="", costs={})
@@ -90,27 +90,27 @@ def measured(directory):
 def test_npc_alone_tries_in_order_up_to_the_first_correct(tmp_path):
     generator = Holds({"sky": 2, "sand": 3, "sea": 1})
     play(tmp_path, ["npc"], generator, ThreeNegatives(), scorer=Ranks())
-    found = measured(tmp_path)
+    measures = measured(tmp_path)
     # sky (two claims hold) and sand (all): the lower-ranked has the better score. sea: untried.
-    assert found.ranking["all tried"] == PairCounts(1, 0, 1, 0, 0.0, interval_95=None)
-    assert found.effort["ranked"].images_per_failing_prompt == 2
-    assert found.effort["ranked"].corrected == 1
+    assert measures.ranking["all tried"] == PairCounts(1, 0, 1, 0, 0.0, interval_95=None)
+    assert measures.effort["ranked"].images_per_failing_prompt == 2
+    assert measures.effort["ranked"].corrected == 1
 
 
 def test_every_pair_is_counted_once_whatever_the_order(tmp_path):
     generator = Holds({"sky": 2, "sand": 1, "sea": 1})
     play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=Ranks())
-    found = measured(tmp_path)
+    measures = measured(tmp_path)
     # None is correct: both arms try all. sky beats sand and sea, which are as good as each other.
     for name in ("tried in random order", "all tried"):
-        pairs = found.ranking[name]
+        pairs = measures.ranking[name]
         assert (pairs.pairs, pairs.better, pairs.worse, pairs.ties) == (3, 2, 0, 1)
         assert pairs.agreement == 1.0
         assert pairs.interval_95 is None  # one prompt
-    assert found.effort["ranked"].images_per_failing_prompt == 3
-    assert found.effort["random order"].images_per_failing_prompt == 3
-    assert found.kinds["targeted"].images == 1
-    assert found.kinds["untargeted"].images == 2
+    assert measures.effort["ranked"].images_per_failing_prompt == 3
+    assert measures.effort["random order"].images_per_failing_prompt == 3
+    assert measures.kinds["targeted"].images == 1
+    assert measures.kinds["untargeted"].images == 2
 
 
 def test_the_same_pairs_ranked_otherwise(tmp_path):
@@ -126,11 +126,11 @@ def test_the_same_pairs_ranked_otherwise(tmp_path):
     with open_run(tmp_path) as journal:
         ranking = report(journal, {"backwards": backwards}).ranking
     prefix = "tried in random order, if ranked otherwise: "
-    found = {name: (counts.better, counts.worse, counts.ties) for name, counts in ranking.items()}
-    assert found["tried in random order"] == (2, 0, 1)
-    assert found[f"{prefix}backwards"] == (0, 2, 1)
+    counted = {name: (counts.better, counts.worse, counts.ties) for name, counts in ranking.items()}
+    assert counted["tried in random order"] == (2, 0, 1)
+    assert counted[f"{prefix}backwards"] == (0, 2, 1)
     # sand and sea are of one kind: that order says nothing of them.
-    assert found[f"{prefix}targeted before untargeted"] == (2, 0, 0)
+    assert counted[f"{prefix}targeted before untargeted"] == (2, 0, 0)
     assert len(asked) == 1
     assert sorted(asked[0][1]) == sorted(SCORES)
 
@@ -142,13 +142,13 @@ def test_the_random_order_stops_at_its_own_first_correct(tmp_path):
     order = [one.negative.text for one in shuffled(candidates, item.prompt, 1)]
     generator = Holds({order[1]: 3})
     play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=Ranks())
-    found = measured(tmp_path)
-    pairs = found.ranking["tried in random order"]
+    measures = measured(tmp_path)
+    pairs = measures.ranking["tried in random order"]
     better = SCORES[order[1]] > SCORES[order[0]]
     assert (pairs.pairs, pairs.better, pairs.worse) == (1, int(better), int(not better))
-    assert found.effort["random order"].images_per_failing_prompt == 2
+    assert measures.effort["random order"].images_per_failing_prompt == 2
     place = sorted(SCORES, key=lambda text: -SCORES[text]).index(order[1])
-    assert found.effort["ranked"].images_per_failing_prompt == place + 1
+    assert measures.effort["ranked"].images_per_failing_prompt == place + 1
 
 
 def test_an_order_that_was_not_run_is_not_pieced_together_from_another_arm_s_tries(tmp_path):
@@ -158,24 +158,24 @@ def test_an_order_that_was_not_run_is_not_pieced_together_from_another_arm_s_tri
         walks = [one.at_random() for one in searches(journal)]
     assert None in walks
     assert any(walks)
-    found = measured(tmp_path)
-    assert found.missing_arms == ("random-rank",)
-    assert found.effort["random order"] is None
-    assert found.kinds is None
-    for name, pairs in found.ranking.items():
+    measures = measured(tmp_path)
+    assert measures.missing_arms == ("random-rank",)
+    assert measures.effort["random order"] is None
+    assert measures.kinds is None
+    for name, pairs in measures.ranking.items():
         assert (pairs is None) == (name != "all tried")
-    assert found.effort["ranked"].incomplete == 0
-    assert found.caption is None  # prompt-only was not run
+    assert measures.effort["ranked"].incomplete == 0
+    assert measures.caption is None  # prompt-only was not run
 
 
 @pytest.mark.parametrize("arms", [["random-rank", "prompt-only"], ["npc+reseed", "prompt-only"]])
 def test_the_ranked_order_is_not_pieced_together_either(tmp_path, arms):
     play(tmp_path, arms, prompts=None, suite=ShapesBench(4))
-    found = measured(tmp_path)
-    assert "npc" in found.missing_arms
-    assert found.effort["ranked"] is None
-    assert found.caption is None
-    assert found.proposals["prompt-only"].incomplete == 0
+    measures = measured(tmp_path)
+    assert "npc" in measures.missing_arms
+    assert measures.effort["ranked"] is None
+    assert measures.caption is None
+    assert measures.proposals["prompt-only"].incomplete == 0
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "csv", "json"])
@@ -196,25 +196,25 @@ def test_the_command_names_the_arms_that_are_missing(tmp_path, form):
 
 def test_it_counts_as_the_arms_do(tmp_path):
     arms = list(ARMS)
-    summed = play(tmp_path, arms, prompts=None, suite=ShapesBench(4))
-    found = measured(tmp_path)
-    assert found.failing == summed.failing > 10
+    summary = play(tmp_path, arms, prompts=None, suite=ShapesBench(4))
+    measures = measured(tmp_path)
+    assert measures.failing == summary.failing > 10
     named = {
-        "npc": found.effort["ranked"],
-        "random-rank": found.effort["random order"],
-        "prompt-only": found.proposals["prompt-only"],
-        "targeted-only": found.proposals["targeted-only"],
-        "untargeted-only": found.proposals["untargeted-only"],
+        "npc": measures.effort["ranked"],
+        "random-rank": measures.effort["random order"],
+        "prompt-only": measures.proposals["prompt-only"],
+        "targeted-only": measures.proposals["targeted-only"],
+        "untargeted-only": measures.proposals["untargeted-only"],
     }
     for arm, effort in named.items():
-        ours = summed.arms[arm]
+        ours = summary.arms[arm]
         assert effort.incomplete == 0
         assert effort.images_per_failing_prompt == pytest.approx(ours.images_per_failing_prompt)
         assert effort.corrected == pytest.approx(ours.corrected)
-    caption = found.caption
-    assert caption.searches == summed.failing
+    caption = measures.caption
+    assert caption.searches == summary.failing
     assert caption.corrected == pytest.approx(
-        (summed.arms["prompt-only"].corrected, summed.arms["npc"].corrected)
+        (summary.arms["prompt-only"].corrected, summary.arms["npc"].corrected)
     )
     low, high = caption.images_difference_95
     assert low <= caption.images_difference <= high

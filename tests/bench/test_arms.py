@@ -13,7 +13,7 @@ from npc_local.loop import correct
 from npc_local.plans import SEED_STRIDE
 from npc_local.run.journal.journal import Journal
 from npc_local.run.stages import Stages
-from tests.bench.world import NEGATIVES, Agents, Images, Scores, cast_of, colour
+from tests.bench.world import NEGATIVES, Agents, Images, Scores, colour, components_of
 
 PROMPT, SEED, BUDGET = "two circles", 7, 5
 
@@ -40,7 +40,7 @@ def play(tmp_path, generator, arms=tuple(ARMS), agents=None, budget=BUDGET):
 
     async def run():
         with Journal.open(tmp_path / "run", {}) as journal:
-            stages = Stages(cast_of(generator, agents), journal)
+            stages = Stages(components_of(generator, agents), journal)
             return {
                 arm: await correct(
                     PROMPT, stages, seed=SEED, candidates=budget, plan=ARMS[arm].plan
@@ -128,7 +128,7 @@ def test_arms_share_what_they_have_in_common(tmp_path):
 def test_npc_is_what_users_run(tmp_path):
     right = {(ALL[2], SEED)}
     corrections, _ = play(tmp_path, Painter(right), ["npc"])
-    stages = Stages(cast_of(Painter(right), Agents()))
+    stages = Stages(components_of(Painter(right), Agents()))
     loop = asyncio.run(correct(PROMPT, stages, seed=SEED, candidates=BUDGET))
     assert loop.status == "corrected"
     assert made(corrections["npc"]) == made(loop) == [(text, SEED) for text in ALL[:3]]

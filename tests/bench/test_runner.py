@@ -22,7 +22,7 @@ from npc_local.core.errors import PromptError, StorageError
 from npc_local.run.journal.sticky_failures import SettledJournal
 from npc_local.run.stages import Stages
 from tests.bench.suites.fakes import RECORDS, write
-from tests.bench.world import Agents, Images, cast_of
+from tests.bench.world import Agents, Images, components_of
 
 ARMS_ALL = list(ARMS)
 IDENTITY = {"world": 1}
@@ -55,8 +55,8 @@ class World:
             with SettledJournal.open(self.directory, IDENTITY) as journal:
                 if retry:
                     journal.retry_errors()
-                cast = cast_of(generator, agents, judge)
-                stages = Stages(cast, journal, agents=3)
+                components = components_of(generator, agents, judge)
+                stages = Stages(components, journal, agents=3)
                 todo = tasks(choose(self.suite.items(), self.limit), self.seeds)
                 done = Counter()
                 me = asyncio.current_task()
@@ -70,7 +70,7 @@ class World:
                     todo[::-1] if self.reverse else todo,
                     self.arms,
                     stages,
-                    Judge(self.suite, cast.judge if self.suite.asks else None),
+                    Judge(self.suite, components.judge if self.suite.asks else None),
                     budget=3,
                     in_flight=self.in_flight,
                     done=counted,
@@ -80,19 +80,19 @@ class World:
                     self.suite, results, self.arms, judge="somebody", costs=costs
                 )
 
-        results, found = asyncio.run(play())
-        return results, found, generator, agents
+        results, summary = asyncio.run(play())
+        return results, summary, generator, agents
 
 
-def without_times(found):
+def without_times(summary):
     """A summary without what differs between two runs of the same."""
-    return replace(found, costs={})
+    return replace(summary, costs={})
 
 
 @pytest.mark.parametrize("name", ["geneval++", "imagine", "shapes"])
 def test_all_arms_over_every_benchmark(tmp_path, suites, name):
     suite = suites[name]
-    results, found, generator, agents = World(
+    results, summary, generator, agents = World(
         tmp_path / "run", suite, limit=None if name == "shapes" else 12
     ).run()
     prompts = 14 if name == "shapes" else 12
@@ -111,14 +111,14 @@ def test_all_arms_over_every_benchmark(tmp_path, suites, name):
         assert agents.asked["judge"] == len(final)
     else:
         assert agents.asked["judge"] == 0
-    assert found.agreement.images == len(final)
-    assert all(found.arms[arm].score is not None for arm in ARMS)
-    json.dumps(found.data())
+    assert summary.agreement.images == len(final)
+    assert all(summary.arms[arm].score is not None for arm in ARMS)
+    json.dumps(summary.data())
 
 
 @pytest.mark.parametrize("name", ["geneval++", "imagine", "shapes"])
 def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(tmp_path, suites, name):
-    whole, found, _, _ = World(tmp_path / "whole", suites[name]).run()
+    whole, summary, _, _ = World(tmp_path / "whole", suites[name]).run()
     stopped = World(tmp_path / "stopped", suites[name])
     made, asked = Counter(), Counter()
     for stop_after in (5, 25, None):
@@ -130,7 +130,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(tmp_path, suites, nam
         made.update(generator.shots)
         asked.update(agents.asked)
     assert results == whole
-    assert without_times(again) == without_times(found)
+    assert without_times(again) == without_times(summary)
     # What is lost with each stop: the image under way, and the calls.
     assert made.total() <= len(made) + 2
     assert asked["judge"] <= len(whole) + 2 * 3
@@ -185,24 +185,24 @@ def test_failed_judge_calls_withhold_the_headline_until_they_are_redone(tmp_path
     world = World(tmp_path / "run", suite)
     bad = choose(suite.items(), 7)[2]
     ill = Flaky([bad.prompt])
-    results, found, _, _ = world.run(judge=ill)
+    results, summary, _, _ = world.run(judge=ill)
     failed = [result for result in results if result.error]
     assert {result.task.item.number for result in failed} == {bad.number}
     assert {result.failed for result in failed} == {"judge"}
     assert all(result.exit_code == 4 and result.answer is not None for result in failed)
-    for arm in found.arms.values():
+    for arm in summary.arms.values():
         assert arm.score is None
         assert arm.interval_95 is None
         assert arm.errors == ArmErrors(loop=0, judge=1)
         assert arm.groups[bad.group].value is None
         assert arm.groups["counting"].value is not None
-    assert all(pair.p is None and pair.difference is None for pair in found.pairs)
-    assert sum(error.results for error in found.errors) == len(failed)
+    assert all(pair.p is None and pair.difference is None for pair in summary.pairs)
+    assert sum(error.results for error in summary.errors) == len(failed)
 
     # Going on asks nobody again.
     well = Flaky([])
     _, same, again, nobody = world.run(judge=well)
-    assert without_times(same) == without_times(found)
+    assert without_times(same) == without_times(summary)
     assert (again.shots, nobody.asked, well.asked) == ([], {}, {})
 
     # Retrying asks exactly what failed.
@@ -219,7 +219,7 @@ def test_failed_steps_are_errors_of_their_arms_until_they_are_redone(tmp_path, s
     suite = suites["shapes"]
     world = World(tmp_path / "run", suite)
     ill = Agents(fails=lambda request: request.role == "caption")
-    results, found, _, _ = world.run(agents=ill)
+    results, summary, _, _ = world.run(agents=ill)
     wrong = {r.task.item.number for r in results if r.arm == "base" and not r.answer.correct}
     assert wrong
     assert {(r.task.item.number, r.arm) for r in results if r.error} == {
@@ -228,17 +228,17 @@ def test_failed_steps_are_errors_of_their_arms_until_they_are_redone(tmp_path, s
         for arm in ("npc", "targeted-only", "untargeted-only", "random-rank", "npc+reseed")
     }
     assert ill.asked["caption"] == len(wrong)  # five arms need it; it was asked once
-    assert found.arms["npc"].score is None
-    assert found.arms["npc"].verifier is None
-    assert found.arms["npc"].images_per_failing_prompt is None
-    assert found.arms["reseed"].score is not None
+    assert summary.arms["npc"].score is None
+    assert summary.arms["npc"].verifier is None
+    assert summary.arms["npc"].images_per_failing_prompt is None
+    assert summary.arms["reseed"].score is not None
     well = Agents()
-    results, found, _, _ = world.run(agents=well, retry=True)
+    results, summary, _, _ = world.run(agents=well, retry=True)
     assert not any(result.error for result in results)
     assert well.asked["checklist"] == 0
     assert well.asked["caption"] == len(wrong)
     _, never_ill, _, _ = World(tmp_path / "other", suite).run()
-    assert without_times(found) == without_times(never_ill)
+    assert without_times(summary) == without_times(never_ill)
 
 
 def test_a_generator_that_fails_spoils_its_own_images_only(tmp_path, suites):
@@ -277,12 +277,12 @@ def test_result_images_are_the_journal_s(tmp_path, suites):
     world = World(tmp_path / "run", suites["shapes"])
     results, _, _, _ = world.run()
     with SettledJournal.open(world.directory, IDENTITY) as journal:
-        found = list(images(journal, results))
+        shown = list(images(journal, results))
         (one,) = [r for r in results if r.more][:1]
         [(item, image)] = images(journal, [one])
         expected = Images().generate(one.answer.shot).image
         assert (item, image.tobytes()) == (one.task.item, expected.tobytes())
-    assert len(found) == len(results)
+    assert len(shown) == len(results)
 
 
 def test_prompts_that_agents_cannot_work_from_are_told_before_any_work(suites):

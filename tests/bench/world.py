@@ -116,6 +116,6 @@ class Agents:
         pass
 
 
-def cast_of(generator: Images, agents: Agents, judge: Agents | None = None) -> Components:
-    """Return a cast with the same agents in all roles, and a judge."""
+def components_of(generator: Images, agents: Agents, judge: Agents | None = None) -> Components:
+    """Return components with the same agents in all roles, and a judge."""
     return Components(generator, agents, agents, agents, Scores(), judge=judge or agents)

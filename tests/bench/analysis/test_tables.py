@@ -74,17 +74,17 @@ def case(last=False):
     ]
     return [
         result(number, group, arm, corrects, judged)
-        for number, group, *found in rows
-        for arm, corrects, judged in zip(ARMS, found[:3], found[3:], strict=True)
+        for number, group, *said in rows
+        for arm, corrects, judged in zip(ARMS, said[:3], said[3:], strict=True)
     ]
 
 
-def found(last=False):
+def summary_of(last=False):
     return summarise(TwoTags(), case(last), ARMS, judge="somebody", costs=COSTS)
 
 
 def test_the_judge_s_numbers_are_the_result_and_the_verifier_s_stand_beside():
-    npc = found().arms["npc"]
+    npc = summary_of().arms["npc"]
     assert npc.groups["counting"].value == 1.0
     assert npc.groups["color_attr"].value == pytest.approx(1 / 3)
     assert npc.score == pytest.approx(2 / 3)
@@ -94,7 +94,7 @@ def test_the_judge_s_numbers_are_the_result_and_the_verifier_s_stand_beside():
 
 
 def test_intervals_hold_the_number_and_are_points_where_nothing_varies():
-    npc = found().arms["npc"]
+    npc = summary_of().arms["npc"]
     assert npc.groups["counting"].interval_95 == (1.0, 1.0)
     # Three prompts, one right: none drawn at (2/3)^3 = 30 %, all at 1/27 = 3.7 %.
     assert npc.groups["color_attr"].interval_95 == (0.0, 1.0)
@@ -102,15 +102,15 @@ def test_intervals_hold_the_number_and_are_points_where_nothing_varies():
 
 
 def test_cost_is_of_failing_prompts_only():
-    summed = found()
-    assert summed.failing == 4
-    assert [summed.arms[arm].images_per_failing_prompt for arm in ARMS] == [0, 5 / 4, 1]
-    assert summed.arms["npc"].forwards_per_failing_prompt == pytest.approx(12 * 5 / 4)
-    assert [summed.arms[arm].corrected for arm in ARMS] == [0, 3 / 4, 1 / 2]
+    summary = summary_of()
+    assert summary.failing == 4
+    assert [summary.arms[arm].images_per_failing_prompt for arm in ARMS] == [0, 5 / 4, 1]
+    assert summary.arms["npc"].forwards_per_failing_prompt == pytest.approx(12 * 5 / 4)
+    assert [summary.arms[arm].corrected for arm in ARMS] == [0, 3 / 4, 1 / 2]
 
 
 def test_pairs_count_disagreements_of_the_judge():
-    pairs = {(pair.first, pair.second): pair for pair in found().pairs}
+    pairs = {(pair.first, pair.second): pair for pair in summary_of().pairs}
     assert len(pairs) == 3
     base_npc = pairs["base", "npc"]
     assert (base_npc.only_first, base_npc.only_second) == (0, 2)
@@ -125,7 +125,7 @@ def test_pairs_count_disagreements_of_the_judge():
 
 
 def test_judge_and_verifier_are_compared_image_by_image():
-    said = found().agreement
+    said = summary_of().agreement
     # Prompt 1 has one image for all arms, the others a base image, one of npc and one of reseed.
     assert said.images == 1 + 4 * 3
     assert said.both_correct == 1 + 2 + 0 + 1
@@ -138,19 +138,19 @@ def test_judge_and_verifier_are_compared_image_by_image():
 
 
 def test_tries_are_counted_by_their_number_and_kind():
-    npc = found().arms["npc"]
+    npc = summary_of().arms["npc"]
     assert npc.by_number == (RightShare(4, 2 / 4), RightShare(1, 1.0))
     assert npc.by_kind == {"targeted": RightShare(5, 3 / 5)}
 
 
 def test_a_missing_judgement_withholds_what_it_would_enter_and_no_more():
-    missing = found(last=None)
+    missing = summary_of(last=None)
     reseed, npc = missing.arms["reseed"], missing.arms["npc"]
     assert reseed.score is None
     assert reseed.interval_95 is None
     assert reseed.groups["color_attr"].value is None
     assert reseed.groups["counting"].value == 1.0
-    assert npc == found().arms["npc"]
+    assert npc == summary_of().arms["npc"]
     pairs = {(pair.first, pair.second): pair for pair in missing.pairs}
     assert pairs["npc", "reseed"].p is None
     assert pairs["base", "npc"].p == 0.5
@@ -173,7 +173,7 @@ def read(numbers):
 
 
 def test_csv_has_every_number_with_its_source():
-    rows = read(found())
+    rows = read(summary_of())
     ours = {
         (row["arm"], row["group"], row["measure"]): row
         for row in rows
@@ -191,7 +191,7 @@ def test_csv_has_every_number_with_its_source():
 
 
 def test_the_paper_s_figures_are_in_a_table_of_their_own():
-    shown = tables.markdown(tables.title(found()), tables.sections(found()))
+    shown = tables.markdown(tables.title(summary_of()), tables.sections(summary_of()))
     ours, theirs = shown.split("## Published by the paper's authors")
     for figure in ("0.371", "0.526", "0.571", "0.564"):
         assert figure not in ours
@@ -201,7 +201,7 @@ def test_the_paper_s_figures_are_in_a_table_of_their_own():
 
 def test_markdown_and_text_show_every_tag_arm_and_cost():
     for show in (tables.text, tables.markdown):
-        shown = show(tables.title(found()), tables.sections(found()))
+        shown = show(tables.title(summary_of()), tables.sections(summary_of()))
         for words in ("counting", "color_attr", "npc", "66.7 %", "50.0 to 100.0", "1,234", "12.3"):
             assert words in shown
         assert "judged by somebody" in shown
@@ -212,7 +212,7 @@ def test_markdown_and_text_show_every_tag_arm_and_cost():
 
 
 def test_json_survives_and_the_order_of_results_changes_nothing():
-    once = found()
+    once = summary_of()
     assert json.loads(json.dumps(once.data()))["arms"]["npc"]["score"] == once.arms["npc"].score
     backwards = summarise(TwoTags(), case()[::-1], ARMS, judge="somebody", costs=COSTS)
     assert json.dumps(backwards.data()) == json.dumps(once.data())
@@ -247,7 +247,7 @@ def test_grades_are_weighted_and_compared_by_their_means(tmp_path):
 
 
 def test_the_title_says_how_many_prompts_are_different():
-    numbers = found()
+    numbers = summary_of()
     assert "5 of 6 prompts, benchmark seed 0" in tables.title(numbers)
     repeated = replace(numbers, different_prompts=4)
     assert "5 of 6 prompts (4 different), benchmark seed 0" in tables.title(repeated)

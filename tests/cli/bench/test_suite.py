@@ -60,7 +60,7 @@ class Draughtsman:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    """Run the command in an empty directory with a cast of ours."""
+    """Run the command in an empty directory with a components of ours."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, suite="shapes", generator=None, agents=None, scorer=None, judge=None):
