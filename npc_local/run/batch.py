@@ -1,7 +1,7 @@
 """`npc-local run --prompts FILE`: many prompts on one set of models, a folder each, resumable.
 
-How prompts share the models is left to `engine` and `stages`, what a folder holds to `rundir`, and
-what survives a crash to `journal` and `supervise`.
+How prompts share the models is left to `pool` and `stages`, what a folder holds to `output`, and
+what survives a crash to `journal` and `supervisor`.
 """
 
 from __future__ import annotations

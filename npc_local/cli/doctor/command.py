@@ -63,7 +63,7 @@ def doctor(
         report = {
             "ok": code == 0,
             "exit_code": code,
-            "findings": [found.as_data() for found in findings],
+            "findings": [finding.as_data() for finding in findings],
         }
         click.echo(json.dumps(report, indent=2))
     else:
@@ -86,16 +86,16 @@ def _find(
     from npc_local.core.errors import ConfigError
 
     if model_dir is not None:
-        found = list(guarded(inspect_directory(model_dir)))
+        findings = list(guarded(inspect_directory(model_dir)))
     else:
         try:
             settings = load_config(config, overrides)
-            found = list(guarded(examine_profile(settings, profile)))
+            findings = list(guarded(examine_profile(settings, profile)))
         except ConfigError as caught:
-            found = [error(str(caught), do="correct the settings", kind=ConfigError)]
+            findings = [error(str(caught), do="correct the settings", kind=ConfigError)]
     if manifest is not None:
-        found += examine_manifest(manifest, _Progress() if sys.stderr.isatty() else None)
-    return found
+        findings += examine_manifest(manifest, _Progress() if sys.stderr.isatty() else None)
+    return findings
 
 
 class _Progress:
@@ -129,20 +129,20 @@ def _show(findings: Sequence[Finding]) -> None:
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for level, style in _STYLES.items():
-        for found in findings:
-            if found.level == level:
+        for finding in findings:
+            if finding.level == level:
                 text = Text(f"{level:<8}", style)
-                where = f"{plain(found.where)}: " if found.where else ""
-                lines = found.what.splitlines()
+                where = f"{plain(finding.where)}: " if finding.where else ""
+                lines = finding.what.splitlines()
                 text.append(where + plain(lines[0]), "default")
                 console.print(text)
                 for line in lines[1:]:
                     console.print(" " * 8 + plain(line))
-                if found.do:
-                    console.print(" " * 8 + f"-> {plain(found.do)}")
+                if finding.do:
+                    console.print(" " * 8 + f"-> {plain(finding.do)}")
     counted = [
         f"{count} {level}{'s' * (count > 1)}"
         for level in ("error", "warning")
-        if (count := sum(found.level == level for found in findings))
+        if (count := sum(finding.level == level for finding in findings))
     ]
     console.print(" and ".join(counted) or "everything is there")

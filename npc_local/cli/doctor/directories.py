@@ -25,26 +25,26 @@ _SHOWN = 5  # model directories that are proposed for one that is none
 def inspect_pipeline(settings: GeneratorSettings, *, sizes: bool = True) -> Iterator[Finding]:
     """Yield what is wrong with a generator's files: its directory, LoRAs, GGUF, image sizes."""
     root = settings.path
-    found = [from_fault(fault) for fault in pipeline_directory.faults(settings, sizes=sizes)]
+    findings = [from_fault(fault) for fault in pipeline_directory.faults(settings, sizes=sizes)]
     what = ""
     if _is_object(root / INDEX):
         index = read_json(root / INDEX)
         what = f"complete, a {index.get('_class_name')}"
         folders = [root / name for name in components(index)]
-        found += [*inspect_files(root), *_old_tokenizers(folders)]
-    yield from _with_ok(found, what, root)
+        findings += [*inspect_files(root), *_old_tokenizers(folders)]
+    yield from _with_ok(findings, what, root)
 
 
 def inspect_encoder(settings: EncoderSettings) -> Iterator[Finding]:
     """Yield what is wrong with the text encoder of the salience score."""
     root, parts = settings.path, (settings.text_encoder, settings.tokenizer)
-    found = [from_fault(fault) for fault in model_directory.encoder_faults(root, *parts)]
+    findings = [from_fault(fault) for fault in model_directory.encoder_faults(root, *parts)]
     folders = [root / part for part in dict.fromkeys(parts)]
     for folder in folders:
         if paths.is_dir(folder, ModelFilesError):
-            found += inspect_files(folder)
-    found += _old_tokenizers(folders)
-    yield from _with_ok(found, "text encoder and tokenizer are complete", folders[0])
+            findings += inspect_files(folder)
+    findings += _old_tokenizers(folders)
+    yield from _with_ok(findings, "text encoder and tokenizer are complete", folders[0])
 
 
 def inspect_served_model(
@@ -61,14 +61,14 @@ def inspect_served_model(
     faults = list(model_directory.directory_faults(root)) or list(
         model_directory.served_faults(root, own_template=own_template)
     )
-    found, what = [from_fault(fault) for fault in faults], ""
+    findings, what = [from_fault(fault) for fault in faults], ""
     if _is_object(root / "config.json"):
         config = read_json(root / "config.json")
         what = f"complete, a {config.get('model_type')} model"
-        found += inspect_files(root)
+        findings += inspect_files(root)
         if images and "vision_config" not in config:
-            found.append(_sees_nothing(root, config.get("model_type")))
-    yield from _with_ok(found, what, root)
+            findings.append(_sees_nothing(root, config.get("model_type")))
+    yield from _with_ok(findings, what, root)
 
 
 def inspect_directory(root: Path) -> Iterator[Finding]:
@@ -123,10 +123,10 @@ def _is_object(file: Path) -> bool:
     return not list(json_faults(file))
 
 
-def _with_ok(found: Iterable[Finding], what: str, where: Path) -> Iterator[Finding]:
+def _with_ok(findings: Iterable[Finding], what: str, where: Path) -> Iterator[Finding]:
     """Yield findings, and that all is well if none of them is an error."""
     well = True
-    for finding in found:
+    for finding in findings:
         well = well and finding.level != "error"
         yield finding
     if well:

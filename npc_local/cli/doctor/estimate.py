@@ -57,7 +57,7 @@ def find_gpu(device: str) -> Gpu | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     wanted = str(number)
     if visible is not None:
-        listed = [one.strip() for one in visible.split(",") if one.strip()]
+        listed = [name.strip() for name in visible.split(",") if name.strip()]
         if number >= len(listed):
             return None
         wanted = listed[number]

@@ -42,10 +42,10 @@ def examine_profile(config: Config, name: str | None) -> Iterator[Finding]:
     """
     profile = config.profile(name)
     seen: set[Finding] = set()
-    for found in _all(profile, config.profiles[profile.name].gpu):
-        if found not in seen:
-            seen.add(found)
-            yield found
+    for finding in _all(profile, config.profiles[profile.name].gpu):
+        if finding not in seen:
+            seen.add(finding)
+            yield finding
 
 
 def examine_manifest(file: Path, progress: Progress | None = None) -> Iterator[Finding]:
@@ -104,8 +104,8 @@ def _scripted(replies: Path) -> Finding:
     try:
         read_json(replies)
     except ModelFilesError as caught:
-        found = from_exception(caught, replies)
-        return error(found.what, replies, "name the JSON file of the replies", ConfigError)
+        finding = from_exception(caught, replies)
+        return error(finding.what, replies, "name the JSON file of the replies", ConfigError)
     return Finding("ok", "replies of the scripted backend", str(replies))
 
 
@@ -117,12 +117,12 @@ def _memory(profile: ResolvedProfile, *, phased: bool) -> Iterator[Finding]:
         if isinstance(backend, ChatBackendSettings) and backend.server is not None
     }
     device, encoder = profile.generator.device, profile.encoder.device
-    wanted = [one for one in (device, encoder) if one == "auto" or one.startswith("cuda")]
+    wanted = [place for place in (device, encoder) if place == "auto" or place.startswith("cuda")]
     if not wanted and not servers:
         return
     gpu = find_gpu(wanted[0] if wanted else "cuda")
     if gpu is None:
-        yield _no_gpu(forced=any(one.startswith("cuda") for one in wanted), wanted=bool(wanted))
+        yield _no_gpu(forced=any(place.startswith("cuda") for place in wanted), wanted=bool(wanted))
         return
     for name, server in servers.items():
         yield from server_findings(name, server, gpu)

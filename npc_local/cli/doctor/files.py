@@ -45,7 +45,7 @@ def inspect_files(root: Path) -> Iterator[Finding]:
         code += [folder / name for name in sorted(names) if name.endswith(".py")]
         yield from _pickles(folder, names)
         for name in sorted(names):
-            yield from _one(folder / name)
+            yield from _file(folder / name)
     if unfinished:
         yield Finding(
             "warning",
@@ -84,7 +84,7 @@ def _pickles(folder: Path, names: list[str]) -> Iterator[Finding]:
         )
 
 
-def _one(file: Path) -> Iterator[Finding]:
+def _file(file: Path) -> Iterator[Finding]:
     """Yield what is wrong with one file by itself."""
     try:
         size = file.stat().st_size

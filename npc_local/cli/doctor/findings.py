@@ -70,5 +70,5 @@ def guarded(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 def exit_code(findings: Iterable[Finding]) -> int:
     """Return the exit code of the first error, or 0."""
-    errors = (found.kind.exit_code for found in findings if found.level == "error")
+    errors = (finding.kind.exit_code for finding in findings if finding.level == "error")
     return next(errors, 0)

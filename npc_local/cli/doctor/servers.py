@@ -155,7 +155,7 @@ def _served(address: SplitResult, key: str | None) -> list[str]:
         raise ValueError(f"status {response.status}")
     answer: Any = json.loads(body)
     try:
-        return [str(one["id"]) for one in answer["data"]]
+        return [str(model["id"]) for model in answer["data"]]
     except (KeyError, TypeError):
         raise ValueError("no list of models in the answer") from None
 

@@ -2,7 +2,7 @@
 
 Everything a user can get wrong in the file or on `--set` ends here as one `ConfigError` that
 names the place, what was found and what is allowed. Whether a model directory is complete is
-left to whoever opens it (`diffusion`, `salience`, `backends`); nothing heavy is imported here.
+left to whoever opens it (`generator`, `salience`, `backends`); nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -215,9 +215,9 @@ def _unresolved(config: Config) -> list[tuple[str, str]]:
         ):
             references.append((f"profiles.{name}.{key}", kind, getattr(profile, key), known))
     return [
-        (key, _no_such(kind, found, known))
-        for key, kind, found, known in references
-        if found not in known
+        (key, _no_such(kind, name, known))
+        for key, kind, name, known in references
+        if name not in known
     ]
 
 
@@ -304,9 +304,9 @@ def _merged(faults: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(key, value + rest) for (key, value), rest in merged.items()]
 
 
-def _no_such(kind: str, found: str, known: Iterable[str]) -> str:
+def _no_such(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that a name is unknown, which one it may have meant, and which there are."""
     known = list(known)
-    near = difflib.get_close_matches(found, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"unknown {kind} {found!r}{hint} known: {listed(known) or 'none'}"
+    return f"unknown {kind} {name!r}{hint} known: {listed(known) or 'none'}"

@@ -1,7 +1,7 @@
 """What models.toml may hold, table by table.
 
 Leaves out: reading the file and wording its faults (`config`); whether a model directory is
-complete (`diffusion`, `salience`, `backends`). Nothing heavy is imported here.
+complete (`generator`, `salience`, `backends`). Nothing heavy is imported here.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def file_sha256(file: Path) -> str:
 
 
 @cache
-def _sha256(file: Path, state: str, kept: bool) -> str:
-    if not kept:
+def _sha256(file: Path, state: str, keep: bool) -> str:
+    if not keep:
         return _read(file)
     path = os.fsencode(file).decode("utf-8", "surrogateescape")
     with suppress(sqlite3.Error, OSError, UnicodeError, ConfigError):
@@ -61,9 +61,9 @@ def _sha256(file: Path, state: str, kept: bool) -> str:
         with closing(sqlite3.connect(place / "hashes.sqlite", timeout=5)) as known, known:
             known.execute(_TABLE)
             query = "SELECT sha256 FROM hashes WHERE path = ? AND state = ?"
-            found = known.execute(query, (path, state)).fetchone()
-            if found is not None:
-                return str(found[0])
+            row = known.execute(query, (path, state)).fetchone()
+            if row is not None:
+                return str(row[0])
             digest = _read(file)
             known.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", (path, state, digest))
             return digest

@@ -94,10 +94,10 @@ def read_manifest(file: Path) -> Manifest:
         elif line.startswith("# source ") and len(words) == 5:
             sources.append((words[2], words[3], words[4]))
         elif not line.startswith("#"):
-            found = _HASHED.fullmatch(line)
-            if found is None:
+            match = _HASHED.fullmatch(line)
+            if match is None:
                 raise ModelFilesError(f"{file}: line {number} is damaged; {_AGAIN}")
-            hashes[_inside(found[2], file)] = found[1]
+            hashes[_inside(match[2], file)] = match[1]
     if lines[-1] != f"# end {len(hashes)} files" or set(sizes) != set(hashes):
         raise ModelFilesError(f"{file}: cut short or changed by hand; {_AGAIN}")
     entries = tuple(Entry(path, digest, sizes[path]) for path, digest in hashes.items())
@@ -154,14 +154,14 @@ def files_below(folder: Path, root: Path) -> list[str]:
     def refuse(error: OSError) -> None:
         raise paths.unreadable(Path(error.filename), error, ModelFilesError)
 
-    found = []
+    files = []
     for where, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             file = Path(where, name)
             if not name.startswith(".") and paths.is_file(file, ModelFilesError):
-                found.append(file.relative_to(root).as_posix())
-    return sorted(found)
+                files.append(file.relative_to(root).as_posix())
+    return sorted(files)
 
 
 def write_manifest(file: Path, folders: Iterable[Path], progress: Progress | None = None) -> None:

@@ -78,8 +78,8 @@ def variants(folder: Path) -> set[str]:
     """
     names = [file.name for file in paths.children(folder, ModelFilesError, "*.safetensors")]
     matches = [match for name in names if (match := _WEIGHTS.fullmatch(name))]
-    found = {match["variant"] for match in matches}
-    return set() if None in found else found
+    held = {match["variant"] for match in matches}
+    return set() if None in held else held
 
 
 def _named_faults(
