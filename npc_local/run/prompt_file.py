@@ -11,10 +11,12 @@ import csv
 import io
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from npc_local.core.errors import ConfigError, NpcError, PromptError
 from npc_local.core.files import paths
@@ -183,21 +185,38 @@ def _table(file: Path, text: str) -> _Rows:
     if _says_delimiter(text):  # Excel's own first line
         text, begins = text.partition("\n")[2], 2
     before = begins - 1
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = _csv_rows(text, delimiter)
     header: list[str] | None = None
     try:
         for row in rows:
             cells = [cell.strip() for cell in row]
-            if header is None:
+            if not any(cells):
+                pass  # a blank line, also one that only looks empty
+            elif header is None:
                 header = _checked_header(file, begins, cells)
             elif any(cells[len(header) :]) or 0 < len(row) < len(header):
                 yield begins, ConfigError(f"{len(row)} fields, where the header has {len(header)}")
-            elif any(cells):
+            else:
                 known = _known(dict(zip(header, row, strict=False)))
                 yield begins, {k: v for k, v in known.items() if v.strip() or k == "prompt"}
             begins = before + rows.line_num + 1
     except csv.Error as error:
         yield begins, ConfigError(f"not CSV: {error}")
+
+
+def _csv_rows(text: str, delimiter: str) -> Any:
+    """Return a reader of the rows; between tabs, quotes that enclose no whole cell are letters."""
+
+    def read(quoting: Literal[0, 3]) -> Any:
+        lines = io.StringIO(text, newline="")
+        return csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)
+
+    if delimiter == "\t":
+        try:
+            deque(read(csv.QUOTE_MINIMAL), maxlen=0)
+        except csv.Error:
+            return read(csv.QUOTE_NONE)
+    return read(csv.QUOTE_MINIMAL)
 
 
 def _checked_header(file: Path, line: int, cells: list[str]) -> list[str]:
@@ -220,7 +239,9 @@ def _checked_header(file: Path, line: int, cells: list[str]) -> list[str]:
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are read under their own names: prompt, seed, id."""
-    small = {name.strip().lower(): value for name, value in fields.items()}
+    small: dict[str, Any] = {}
+    for name, value in fields.items():
+        small.setdefault(name.strip().lower(), value)  # the file's first, where two are alike
     for name in PROMPT_NAMES:
         if name in small:
             return {"prompt": small[name], **{k: small[k] for k in ("seed", "id") if k in small}}
@@ -229,9 +250,20 @@ def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _guessed(text: str) -> Any:
     """Return the reader for a text that comes without a suffix."""
-    if text.lstrip().startswith("{"):
+    # A brace alone may be another tool's markup: {red|blue} cat.
+    if re.match(r'\s*\{\s*(["}]|$)', text):
         return _jsonl
-    return _table if _says_delimiter(text) or _delimiter(text) else _text
+    if _says_delimiter(text):
+        return _table
+    delimiter = _delimiter(text)
+    if delimiter is None:
+        return _text
+    # A prompt may hold a comma and the word "text": a header is names alone, all known or short.
+    cells = [cell.strip(' "') for cell in text.partition("\n")[0].lower().split(delimiter)]
+    known = {*PROMPT_NAMES, "seed", "id"}
+    is_header = all(cell in known or re.fullmatch(r"\w{0,20}", cell) for cell in cells)
+    sure = "prompt" in cells or len(known & set(cells)) > 1
+    return _table if is_header and sure else _text
 
 
 def _says_delimiter(text: str) -> bool:
@@ -296,7 +328,15 @@ def _encoding(content: bytes) -> str:
     """Return the encoding of a text without a mark, which begins with a letter or a sign."""
     if content[1:2] == b"\0":
         return "utf-16-le"
-    return "utf-16-be" if content[:1] == b"\0" else "utf-8"
+    if content[:1] == b"\0":
+        return "utf-16-be"
+    # Of other scripts than Latin, its line ends and spaces tell.
+    for encoding in ("utf-16-le", "utf-16-be"):
+        if any(sign.encode(encoding) in content for sign in ("\n", " ")) and b"\0" in content:
+            with suppress(UnicodeDecodeError):
+                content.decode(encoding)
+                return encoding
+    return "utf-8"
 
 
 def _named(file: Path) -> str:

@@ -184,6 +184,48 @@ def test_whatever_a_prompt_holds_survives_a_table(tmp_path_factory, texts, delim
     assert [order.prompt for order in orders] == [text.strip() for text in texts]
 
 
+@pytest.mark.parametrize(
+    ("content", "prompts"),
+    [
+        ("a neon logo, text\na cat, red hat\n", ["a neon logo, text", "a cat, red hat"]),
+        ("a prompt, text, and more\n", ["a prompt, text, and more"]),
+        ("text, a cat and a dog\nb\n", ["text, a cat and a dog", "b"]),
+        ("{red|blue} cat\n{ two | three } dogs\n", ["{red|blue} cat", "{ two | three } dogs"]),
+        ("prompt,tag\na cat,x\n", ["a cat"]),
+        ("Text;Seed\na cat;3\n", ["a cat"]),
+        ('{"prompt": "a cat"}\n', ["a cat"]),
+    ],
+)
+def test_a_prompt_that_looks_like_a_header_or_an_object_is_a_prompt(tmp_path, content, prompts):
+    assert [order.prompt for order in read(tmp_path, "p", content)] == prompts
+
+
+def test_quotes_inside_a_cell_between_tabs_are_letters(tmp_path):
+    table = 'prompt\tseed\n"hello" sign\t3\na "big" cat\t4\n'
+    assert [order.prompt for order in read(tmp_path, "p.tsv", table)] == [
+        '"hello" sign',
+        'a "big" cat',
+    ]
+    whole = 'prompt\tseed\n"two\tcats"\t3\n'
+    assert [order.prompt for order in read(tmp_path, "p.tsv", whole)] == ["two\tcats"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_known_by_its_spaces(tmp_path, encoding):
+    content = "кот и пёс\nдва кота\n".encode(encoding)  # noqa: RUF001
+    assert [order.prompt for order in read(tmp_path, "p.txt", content)] == ["кот и пёс", "два кота"]
+
+
+def test_of_two_columns_or_fields_of_one_name_the_first_counts(tmp_path):
+    [order] = read(tmp_path, "p.jsonl", '{"prompt": "a", "Prompt": "b"}')
+    assert order.prompt == "a"
+
+
+def test_lines_that_only_look_empty_are_passed_over(tmp_path):
+    [order] = read(tmp_path, "p.csv", "\n   \nprompt,seed\n  \na cat,3\n")
+    assert order == Order(1, "a cat", 3)
+
+
 def test_a_pipe_is_read_once(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
