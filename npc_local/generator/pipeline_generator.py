@@ -49,11 +49,6 @@ from npc_local.generator.random_numbers import seeded
 if TYPE_CHECKING:
     import numpy as np
 
-# What the code of a model raises, of its own or because of a bug: one image's failure.
-_MODEL_FAILS = (
-    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
-    *(ArithmeticError, MemoryError, ImportError),
-)
 # First predictions kept, so that prompts that are corrected at the same time all reuse theirs. One
 # is as large as a latent: 0.5 MB for FLUX.1 at 1024 x 1024 in bfloat16.
 _FIRSTS = 128
@@ -199,7 +194,9 @@ class PipelineGenerator:
         """Make an image with the memory that there is."""
         try:
             return self._sample(shot, on_step)
-        except _MODEL_FAILS as error:
+        except NpcError:
+            raise
+        except Exception as error:  # whatever a model, its kernels or their compiler raise
             if is_out_of_memory(error):
                 return _OutOfMemory(str(error).partition("\n")[0] or type(error).__name__)
             raise _failure(error) from error
@@ -209,7 +206,7 @@ class PipelineGenerator:
         try:
             self.free()
             return fallback.apply(self.pipe)
-        except _MODEL_FAILS as error:
+        except Exception as error:
             raise _failure(error) from error
 
     def _sample(self, shot: Shot, on_step: OnStep | None) -> _Sample:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from npc_local.core.config.settings import EncoderSettings
 from npc_local.core.device import torch_threads
-from npc_local.core.device_errors import is_device_lost
-from npc_local.core.errors import ConfigError, DeviceLostError
+from npc_local.core.device_errors import is_device_lost, is_out_of_memory
+from npc_local.core.errors import ConfigError, DeviceLostError, GeneratorError
 from npc_local.core.hashing import digest
 from npc_local.core.records import SalientToken
 from npc_local.salience import formulas
@@ -131,9 +131,14 @@ class SalienceScorer:
         with self._lock, torch_threads(self._threads):
             try:
                 vectors = self._vectors(texts)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if is_device_lost(error):
                     raise DeviceLostError(f"the GPU failed while ranking: {error}") from error
+                if is_out_of_memory(error):
+                    raise GeneratorError(
+                        "out of memory while ranking; end other programs, lower memory_gib, or "
+                        'choose device = "cpu" for this encoder'
+                    ) from error
                 raise
             longest = self._encoder.max_tokens
             lengths = [self._encoder.length(prompt) for prompt, _ in pairs]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 
@@ -14,6 +16,15 @@ REST = (
     "device-side assertions."
 )
 FULL = [
+    "Triton Error [CUDA]: out of memory",
+    "CUDA error 2: out of memory",
+    "cuda runtime error (2) : out of memory at /pytorch/aten/src/THC/THCGeneral.cpp:50",
+    "cudaMalloc failed: out of memory",
+    "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+    "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
+    "NVRTC_ERROR_OUT_OF_MEMORY",
+    "Invalid buffer size: 16.00 GB",
+    "unable to mmap 1024 bytes from file <weights>: Cannot allocate memory (12)",
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.69 GiB",
     "HIP out of memory. Tried to allocate 2.00 GiB",
     "XPU out of memory. Tried to allocate 2.00 GiB",
@@ -42,6 +53,14 @@ FULL = [
     "std::bad_alloc",
 ]
 LOST = [
+    "Triton Error [CUDA]: an illegal memory access was encountered",
+    "Triton Error [HIP]: unspecified launch failure",
+    "cuda runtime error (700) : an illegal memory access was encountered",
+    "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+    "CUDA error: initialization error",
+    "cudaErrorUnknown",
+    "CUSOLVER_STATUS_EXECUTION_FAILED",
+    "CUFFT_EXEC_FAILED",
     "CUDA error: device-side assert triggered" + REST,
     "CUDA error: an illegal memory access was encountered" + REST,
     "CUDA error: an illegal instruction was encountered",
@@ -132,6 +151,19 @@ def test_what_an_error_was_raised_from_counts() -> None:
     assert is_out_of_memory(outer)
     outer.__cause__ = RuntimeError("CUDA error: unspecified launch failure")
     assert is_device_lost(outer)
+
+
+def test_what_was_being_handled_when_another_error_came_up_counts() -> None:
+    outer = ValueError("could not decode")
+    outer.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    assert is_out_of_memory(outer)
+    outer.__suppress_context__ = True  # raised `from None`
+    assert not is_out_of_memory(outer)
+
+
+def test_the_system_s_own_number_for_no_memory() -> None:
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert not is_out_of_memory(OSError(errno.ENOENT, "no such file"))
 
 
 @pytest.mark.parametrize("words", [FULL[0], LOST[0]])
