@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from npc_local.core.errors import (
     BackendError,
     ConfigError,
+    DeviceLostError,
     GeneratorError,
     ModelFilesError,
     NpcError,
@@ -23,18 +24,22 @@ if TYPE_CHECKING:
     from npc_local.core.config.load import load_config
     from npc_local.core.records import Correction
     from npc_local.generator import PipelineGenerator, early_negative
-    from npc_local.run.api import acorrect, correct
+    from npc_local.run.api import Session, acorrect, correct
+    from npc_local.run.api import open as open
 
 
+# Without `open`: who imports * means to keep Python's own.
 __all__ = [
     "BackendError",
     "ConfigError",
     "Correction",
+    "DeviceLostError",
     "GeneratorError",
     "ModelFilesError",
     "NpcError",
     "PipelineGenerator",
     "PromptError",
+    "Session",
     "StorageError",
     "__version__",
     "acorrect",
@@ -50,6 +55,8 @@ _HOMES = {
     "correct": "npc_local.run.api",
     "early_negative": "npc_local.generator",
     "load_config": "npc_local.core.config.load",
+    "open": "npc_local.run.api",
+    "Session": "npc_local.run.api",
 }
 
 

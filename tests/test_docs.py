@@ -24,7 +24,7 @@ def test_the_python_page_runs():
     blocks = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "python.md").read_text(), re.S
     )
-    assert len(blocks) == 2
+    assert len(blocks) == 4
     plain = {name: value for name, value in os.environ.items() if name not in SWITCHES}
     run = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
@@ -34,9 +34,18 @@ def test_the_python_page_runs():
         env=plain,
     )
     assert run.returncode == 0, run.stderr
-    first, second = run.stdout.splitlines()
-    assert re.fullmatch(r"(already-correct|corrected|best-effort) after \d images", first)
-    assert second == "26 forwards"
+    status = "(already-correct|corrected|best-effort)"
+    expected = [
+        f"{status} after \\d images",
+        f"two red circles: {status}, True",
+        f"three blue stars: {status}, True",
+        "2 corrections",
+        "26 forwards",
+    ]
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(expected)
+    for pattern, line in zip(expected, lines, strict=True):
+        assert re.fullmatch(pattern, line)
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ async def correct_all(prompts: Sequence[str], job: Job) -> int:
             alone = len(prompts) == 1
             folder = job.directory if alone else job.directory / folder_name(number, prompt)
             job.display.begin(prompt, job.seed, number=number, total=len(prompts))
-            results = ResultFolder(folder, prompt, job.seed, job.profile)
+            results = ResultFolder(folder, job.profile)
             exit_code = await _correct_one(prompt, stages, results, job)
             code = code or exit_code
     return code

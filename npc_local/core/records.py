@@ -5,7 +5,8 @@ Leaves out: how any of them is made (`agents`, `generator`, `salience`) or writt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from PIL.Image import Image
@@ -131,13 +132,14 @@ class Render:
 
     `forwards` are the predictions that the image is made of, whether or not one was known already.
     `fallbacks` says what the generator did to get along with too little memory; a tiled VAE and
-    offloading may change pixels.
+    offloading may change pixels. `file` is a PNG of the image, where one is kept already.
     """
 
     image: Image
     forwards: int
     seconds: float
     fallbacks: tuple[str, ...] = ()
+    file: Path | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

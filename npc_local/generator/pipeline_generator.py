@@ -28,15 +28,11 @@ from npc_local.core.errors import (
     PromptError,
 )
 from npc_local.core.files import paths
+from npc_local.core.numbers import whole_number
 from npc_local.core.records import Render, Shot
 from npc_local.generator.base import HeldEncoder, OnStep
 from npc_local.generator.early_negative.call_arguments import hands_on, parameters
-from npc_local.generator.early_negative.gate import (
-    Gate,
-    check_true_cfg_scale,
-    gated,
-    whole_number,
-)
+from npc_local.generator.early_negative.gate import Gate, check_true_cfg_scale, gated
 from npc_local.generator.early_negative.guided_call import FirstPrediction
 from npc_local.generator.early_negative.text_memo import TextMemo
 from npc_local.generator.early_negative.turns import turn
@@ -93,7 +89,8 @@ class PipelineGenerator:
             pipe: of one of `families.FAMILIES`.
             true_cfg_scale: s in n + s * (p - n), whatever the pipeline's own scale looks like;
                 None takes the family's.
-            negative_steps: denoising steps that the negative acts in, at least 1.
+            negative_steps: denoising steps that the negative acts in, at least 1, and no more than
+                an image has.
             after: as for `early_negative`.
             allow_distilled: go on with a checkpoint that looks distilled.
             late_cache: makes the configuration of one of diffusers' caches, which is on in the
@@ -112,6 +109,12 @@ class PipelineGenerator:
         negative_steps = whole_number("negative_steps", negative_steps)
         if negative_steps < 1:
             raise ConfigError(f"negative_steps = {negative_steps} would ignore the negative prompt")
+        steps = _denoising_steps(pipe, arguments)
+        if steps is not None and negative_steps > steps:
+            raise ConfigError(
+                f"negative_steps = {negative_steps} must be at most the denoising steps of a call, "
+                f"{steps}"
+            )
         self.pipe = pipe
         self.fallbacks: tuple[str, ...] = ()
         self._scale = scale
@@ -392,6 +395,15 @@ def _default(pipe: Pipeline, argument: str) -> Any:
     """Return the default of a pipeline call's argument; None if it has no such argument."""
     parameter = parameters(type(pipe)).get(argument)
     return None if parameter is None else parameter.default
+
+
+def _denoising_steps(pipe: Pipeline, arguments: Mapping[str, Any]) -> int | None:
+    """Return how many denoising steps a call with these arguments has, if that is known."""
+    for name in ("sigmas", "timesteps"):
+        if arguments.get(name) is not None:
+            return len(arguments[name])
+    steps = arguments.get("num_inference_steps", _default(pipe, "num_inference_steps"))
+    return None if steps is None else whole_number("num_inference_steps", steps)
 
 
 def _default_scale(family: Family, pipe: Pipeline) -> float:

@@ -25,8 +25,8 @@ from npc_local.core.threads import run_in, run_interruptibly
 from npc_local.loop import StageFinished, StageStarted, correct
 from npc_local.run.factory import open_components
 from npc_local.run.journal.differences import differences
-from npc_local.run.output.result_folder import RECORD, ResultFolder, folder_name, is_whole
-from npc_local.run.pool import AGENTS, ENDS_RUN, default_in_flight, for_each
+from npc_local.run.output.result_folder import ResultFolder, folder_name, is_whole, read_record
+from npc_local.run.pool import AGENTS, default_in_flight, for_each
 from npc_local.run.prompt_file import Order, check_orders
 from npc_local.run.session import OpenComponents, is_run, open_session
 from npc_local.run.stages import Stages
@@ -38,7 +38,6 @@ _COUNTED: dict[Status, str] = {
     "best-effort": "best effort",
     "error": "failed",
 }
-_ENDS_RUN = {kind.exit_code: kind for kind in ENDS_RUN}
 _NOT_IN_LINE = ("profile", "versions", "network")
 _SHOWN = 10  # changed lines named at once
 
@@ -138,12 +137,12 @@ async def _correct(
     """Correct one prompt, its files written by `writer`; or take what an earlier run has done.
 
     Raises:
-        StorageError, DeviceLostError: no prompt can go on.
+        NpcError: one that `ends_run`: no prompt can go on.
     """
     folder = job.directory / _folder(order)
     if (done := await asyncio.to_thread(_finished, folder, order)) is not None:
         return done
-    kept = ResultFolder(folder, order.prompt, order.seed, job.profile)
+    kept = ResultFolder(folder, job.profile)
     writing: list[Future[None]] = []
 
     def watch(event: StageStarted | StageFinished) -> None:
@@ -156,8 +155,9 @@ async def _correct(
         for written in writing:
             written.result()
         correction = kept.finish(correction)
-        _raise_what_ends_a_run(correction)
         code = correction.exit_code or 0
+        if code == StorageError.exit_code:  # no other prompt's files could be written either
+            raise StorageError(correction.error)
         return _Outcome(correction.status, code, kept.record(correction))
 
     try:
@@ -169,21 +169,14 @@ async def _correct(
                 candidates=job.profile.candidates,
                 watch=watch,
             )
-        _raise_what_ends_a_run(correction)
         return await run_in(writer, lambda: finish(correction))
     finally:
         link.doing(order.number, None)
 
 
-def _raise_what_ends_a_run(correction: Correction) -> None:
-    kind = _ENDS_RUN.get(correction.exit_code or 0)
-    if kind is not None:
-        raise kind(correction.error)
-
-
 def _finished(folder: Path, order: Order) -> _Outcome | None:
     """Return what an earlier run of the same settings has made of a prompt, errors apart."""
-    record = _record(folder)
+    record = read_record(folder)
     try:
         same = (record["prompt"], record["seed"]) == (order.prompt, order.seed)
         if not same or record["status"] == "error" or not is_whole(folder, record):
@@ -192,15 +185,6 @@ def _finished(folder: Path, order: Order) -> _Outcome | None:
         return None
     line = {key: value for key, value in record.items() if key not in _NOT_IN_LINE}
     return _Outcome(record["status"], 0, line)
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """Return the record in a prompt's folder, empty if there is none that can be read."""
-    try:
-        record = json.loads((folder / RECORD).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _folder(order: Order) -> str:
@@ -233,7 +217,7 @@ def _check_folders(job: Job) -> None:
 def _change(folder: Path, order: Order) -> str:
     """Say in what a prompt differs from the one that has this folder; empty: in nothing known."""
     now = {"prompt": order.prompt, "seed": order.seed}
-    record = _record(folder)
+    record = read_record(folder)
     there = {key: record.get(key, value) for key, value in now.items()}
     return "; ".join(differences(there, now)) or ("prompt" if folder.name != _folder(order) else "")
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from npc_local.core.config.load import ResolvedProfile
-from npc_local.core.errors import ConfigError, DeviceLostError, NpcError, StorageError, as_error
+from npc_local.core.errors import NpcError, as_error
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +19,6 @@ Item = TypeVar("Item")
 R = TypeVar("R")
 Work = Callable[[Item], Awaitable[R]]
 Done = Callable[[int, R | NpcError], None]
-
-ENDS_RUN = (StorageError, ConfigError, DeviceLostError)
-"""Errors that are not about one item: the next one would fail as well."""
 
 AGENTS = 8
 """Steps of agents under way at once, unless the user says otherwise."""
@@ -50,7 +47,7 @@ async def for_each(
             it is there: in no particular order.
 
     Raises:
-        StorageError, ConfigError, DeviceLostError: work on an item ended in it; all others stop.
+        NpcError: work on an item ended in one that `ends_run`; all others stop.
     """
     if in_flight < 1:
         raise ValueError("at least one item at a time")
@@ -60,9 +57,9 @@ async def for_each(
         result: R | NpcError
         try:
             result = await work(item)
-        except ENDS_RUN:
-            raise
         except NpcError as error:
+            if error.ends_run:
+                raise
             result = error
         except Exception as bug:
             result = as_error(bug)

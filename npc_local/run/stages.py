@@ -19,7 +19,7 @@ from PIL.Image import Image
 from npc_local import agents
 from npc_local.backends.base import Backend
 from npc_local.core import costs
-from npc_local.core.errors import NpcError, StorageError
+from npc_local.core.errors import NpcError
 from npc_local.core.hashing import code_digest, digest, plain
 from npc_local.core.records import (
     Candidate,
@@ -267,7 +267,8 @@ class Stages:
         row = await journal.aside(partial(journal.take, stage.kind, stage.key))
         if row is not None:
             try:
-                return codec.together(row.value, row.image)
+                value = codec.together(row.value, row.image)
+                return codec.kept_in(journal.image_path(row), value)
             except Unreadable as error:
                 why = f"not a record of this version: {error}"
                 await journal.aside(partial(journal.drop, stage.kind, stage.key, why))
@@ -277,12 +278,12 @@ class Stages:
                 data, image = codec.apart(value)
                 done = Row(stage.kind, stage.key, stage.inputs, data, spent.cost())
                 await journal.aside(partial(journal.add, done, image))
-            except StorageError:
-                raise  # no fault of the stage's
+                return codec.kept_in(journal.image_path(done), value)
             except NpcError as error:
+                if error.ends_run:
+                    raise  # no fault of the stage's
                 failure = Failure(
                     stage.kind, stage.key, stage.inputs, str(error), error.exit_code, spent.cost()
                 )
                 await journal.aside(partial(journal.add_failure, failure))
                 raise
-        return value

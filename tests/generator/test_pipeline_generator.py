@@ -59,6 +59,15 @@ def test_every_family_has_a_scale_that_guides() -> None:
     [
         ({"true_cfg_scale": 1.0}, "greater than 1"),
         ({"negative_steps": 0}, "would ignore the negative prompt"),
+        ({"negative_steps": True}, "negative_steps = True must be a whole number"),
+        ({"negative_steps": 3.0}, "negative_steps = 3.0 must be a whole number"),
+        (
+            {"negative_steps": 5, "num_inference_steps": 4},
+            "= 5 must be at most .* a call, 4",
+        ),
+        ({"negative_steps": 29}, "= 29 must be at most .* a call, 28"),
+        ({"negative_steps": 3, "sigmas": [1.0, 0.5]}, "= 3 must be at most .* a call, 2"),
+        ({"num_inference_steps": 4.0}, "num_inference_steps = 4.0 must be a whole number"),
         ({"hight": 64}, "FluxPipeline takes no argument 'hight'"),
         ({"generator": None}, "set for each image"),
         ({"negative_prompt": "fog"}, "set for each image"),
@@ -366,7 +375,7 @@ def test_without_its_t5_stable_diffusion_3_reads_as_much_as_clip() -> None:
     pipe = sd3.build()
     pipe.set_progress_bar_config(disable=True)
     pipe.register_modules(tokenizer_3=None, text_encoder_3=None)
-    generator = PipelineGenerator(pipe, num_inference_steps=2, height=32, width=32)
+    generator = PipelineGenerator(pipe, num_inference_steps=N, height=32, width=32)
     with pytest.raises(PromptError, match="the generator reads 77"):
         generator.generate(Shot("cat " * 80, NEGATIVE, 1))
 

@@ -15,7 +15,14 @@ import pytest
 from PIL import Image
 
 from npc_local.agents import Rules
-from npc_local.core.errors import BackendError, NpcError, StorageError
+from npc_local.core.errors import (
+    BackendError,
+    BackendLostError,
+    ConfigError,
+    DeviceLostError,
+    NpcError,
+    StorageError,
+)
 from npc_local.core.records import Caption, Checklist, Demand, Negative, Render, Shot, Verdict
 from npc_local.loop import correct
 from npc_local.run.gpu_sharing import GpuSharing, Tenant
@@ -273,6 +280,19 @@ def test_a_disk_that_is_full_is_no_failure_of_the_step(log, journal, monkeypatch
     monkeypatch.setattr(journal, "add", full)
     with pytest.raises(StorageError, match="no space left"):
         asyncio.run(Stages(cast_of(log), journal).checklist(PROMPT))
+    assert list(journal.failures()) == []
+
+
+@pytest.mark.parametrize("kind", [DeviceLostError, ConfigError, StorageError, BackendLostError])
+def test_what_ends_the_run_is_no_failure_of_the_step(log, journal, kind):
+    """Else a benchmark that goes on would take the stage for one that cannot be done."""
+
+    class Lost(Images):
+        def generate(self, shot, on_step=None):
+            raise kind("not this image's fault")
+
+    with pytest.raises(kind):
+        asyncio.run(Stages(cast_of(log, generator=Lost(log)), journal).generate(SHOT))
     assert list(journal.failures()) == []
 
 

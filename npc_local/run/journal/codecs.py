@@ -6,8 +6,9 @@ A render is its numbers, as data, and its image, beside them.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from PIL.Image import Image
@@ -33,18 +34,22 @@ class Codec(Protocol[T]):
         """Return the record that was taken apart, or raise `Unreadable`."""
         ...
 
+    def kept_in(self, file: Path, value: T) -> T:
+        """Return a record that knows the file of its image, if it has one."""
+        ...
+
 
 def codec_of(shape: type[T]) -> Codec[T]:
-    """Return the form of a type."""
+    """Return the codec of a type."""
     return cast(Codec[T], _codec_of(cast(Hashable, shape)))
 
 
 @cache
 def _codec_of(shape: Any) -> object:
-    return _RenderForm() if shape is Render else _DataForm(shape)
+    return _RenderCodec() if shape is Render else _DataCodec(shape)
 
 
-class _DataForm(Generic[T]):
+class _DataCodec(Generic[T]):
     """Of what pydantic knows: dataclasses, tuples, numbers, texts."""
 
     def __init__(self, shape: type[T]) -> None:
@@ -59,6 +64,9 @@ class _DataForm(Generic[T]):
         except ValidationError as error:
             raise Unreadable(str(error)) from error
 
+    def kept_in(self, file: Path, value: T) -> T:
+        return value
+
 
 @dataclass(frozen=True, slots=True)
 class _Numbers:
@@ -69,18 +77,21 @@ class _Numbers:
     fallbacks: tuple[str, ...]
 
 
-class _RenderForm:
+class _RenderCodec:
     """Of a render."""
 
     def __init__(self) -> None:
-        self._numbers = _DataForm(_Numbers)
+        self._numbers = _DataCodec(_Numbers)
 
     def apart(self, value: Render) -> tuple[Any, Image]:
         numbers = _Numbers(value.forwards, value.seconds, value.fallbacks)
         return self._numbers.apart(numbers)[0], value.image
 
     def together(self, data: Any, image: Image | None) -> Render:
-        found = self._numbers.together(data, None)
+        numbers = self._numbers.together(data, None)
         if image is None:
             raise Unreadable("a render without its image")
-        return Render(image, found.forwards, found.seconds, found.fallbacks)
+        return Render(image, numbers.forwards, numbers.seconds, numbers.fallbacks)
+
+    def kept_in(self, file: Path, value: Render) -> Render:
+        return replace(value, file=file)

@@ -2,16 +2,13 @@
 
 Several arms need the same steps, and a run goes on many times: without this, an agent that cannot
 answer one question would be asked it, and waited for, each time.
-An error that is not the step's own, such as a lost GPU, settles nothing.
+What `stages` keeps as a failure is the stage's own: a lost GPU, for example, settles nothing.
 """
 
 from __future__ import annotations
 
 from npc_local.core.errors import NpcError
 from npc_local.run.journal.journal import Failure, Journal, Row
-from npc_local.run.pool import ENDS_RUN
-
-_NOT_THE_STEPS = {kind.exit_code for kind in ENDS_RUN}
 
 
 class SettledJournal(Journal):
@@ -44,14 +41,9 @@ class SettledJournal(Journal):
             StorageError: it cannot be written.
         """
         super().add_failure(failure)
-        if failure.exit_code not in _NOT_THE_STEPS:
-            self._known()[failure.key] = failure
+        self._known()[failure.key] = failure
 
     def _known(self) -> dict[str, Failure]:
         if self._failed is None:
-            self._failed = {
-                one.key: one
-                for one in self.failures(remaining=True)
-                if one.exit_code not in _NOT_THE_STEPS
-            }
+            self._failed = {failure.key: failure for failure in self.failures(remaining=True)}
         return self._failed

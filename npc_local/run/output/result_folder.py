@@ -1,15 +1,12 @@
-"""The output directory: every image on disk as soon as it is made, the record last.
+"""The result folder of one prompt: every image on disk as soon as it is made, the record last.
 
-A `ResultFolder` watches the loop for one prompt. Names are fixed, or made of a number and a hash; a
-prompt never becomes part of a path. What the sheet looks like is left to `report`, what the
-terminal shows to `display`, and resuming to whoever keeps a journal.
+Names in it are fixed. What the sheet looks like is left to `sheet`, what the terminal shows to
+`live_view`, and resuming to whoever keeps a journal.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import io
 import json
 import secrets
 import tempfile
@@ -20,27 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import DecompressionBombError, Image
+from PIL.Image import DecompressionBombError
 from PIL.Image import open as open_png
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from npc_local.core.config.load import ResolvedProfile
 from npc_local.core.errors import StorageError
 from npc_local.core.files import paths
-from npc_local.core.files.atomic import cannot_write, write_durably
+from npc_local.core.files.atomic import TEMPORARY, cannot_write, write_durably
+from npc_local.core.files.images import encoded
 from npc_local.core.offline import egress
-from npc_local.core.records import (
-    Attempt,
-    Candidate,
-    Caption,
-    Checklist,
-    Correction,
-    Proposal,
-    Render,
-    Shot,
-    Verdict,
-)
-from npc_local.core.versions import __version__
+from npc_local.core.records import Attempt, Correction, Render, Verdict
+from npc_local.core.versions import __version__, libraries
 from npc_local.loop import StageFinished, StageStarted
 from npc_local.run.output.sheet import sheet
 
@@ -85,11 +74,11 @@ def output_directory(wanted: Path | None) -> Iterator[Path]:
                 path.rmdir()
 
 
-def _attempts(folder: Path) -> list[Path]:
-    """Return the images of attempts that a folder has, if there is one."""
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Return what of a folder, if it is there, has such a name."""
     if not paths.is_dir(folder, StorageError):
         return []
-    return paths.children(folder, StorageError, "attempt-*.png")
+    return paths.children(folder, StorageError, pattern)
 
 
 def folder_name(index: int, prompt: str, digits: int = 2) -> str:
@@ -98,76 +87,43 @@ def folder_name(index: int, prompt: str, digits: int = 2) -> str:
 
 
 class ResultFolder:
-    """The output of one prompt; a `loop.Watch` that keeps each image and remembers the rest."""
+    """The output of one prompt; a `loop.Watch` that keeps each image as soon as it is made."""
 
-    def __init__(self, path: Path, prompt: str, seed: int, profile: ResolvedProfile) -> None:
-        """Take the directory, made with the first write if need be, and what the run is about."""
+    def __init__(
+        self, path: Path, profile: ResolvedProfile, instead: Mapping[str, Any] | None = None
+    ) -> None:
+        """Take where it is and what the record says of how the images were made.
+
+        Args:
+            path: the directory, made with the first write if need be.
+            profile: the settings.
+            instead: what stood in for parts of the profile, by their names in it.
+        """
         self.path = path
-        self._prompt = prompt
-        self._seed = seed
         self._profile = profile
-        self._begun = time.perf_counter()
+        self._instead = instead or {}
         self._cleared = False
-        self._renders: dict[int, Render] = {}
-        self._verdicts: dict[int, Verdict] = {}
-        self._caption: Caption | None = None
-        self._checklist: Checklist | None = None
-        self._proposal = Proposal(())
-        self._candidates: tuple[Candidate, ...] = ()
 
     def __call__(self, event: StageStarted | StageFinished) -> None:
-        """Take in what a step made.
+        """Keep an image that was made.
 
         Raises:
-            StorageError: its image cannot be written.
+            StorageError: it cannot be written.
         """
         self._clear()
-        match event:
-            case StageFinished(index=index, value=Render() as render):
-                self._renders[index] = render
-                write_durably(self.path / _image_name(index), _png(render.image))
-            case StageFinished(index=index, value=Verdict() as verdict):
-                self._verdicts[index] = verdict
-            case StageFinished(value=Caption() as caption):
-                self._caption = caption
-            case StageFinished(value=Checklist() as checklist):
-                self._checklist = checklist
-            case StageFinished(value=Proposal() as proposal):
-                self._proposal = proposal
-            case StageFinished(value=tuple() as candidates):
-                self._candidates = candidates
-
-    def broken_off(self, error: str, exit_code: int) -> Correction:
-        """Return what there is of a run that the loop itself could not finish."""
-        judged = self._judged()
-        return Correction(
-            prompt=self._prompt,
-            seed=self._seed,
-            status="error",
-            original=judged[0] if judged else None,
-            attempts=tuple(judged[1:]),
-            candidates=self._candidates,
-            caption=self._caption,
-            answer=None,
-            forwards=sum(render.forwards for render in self._renders.values()),
-            seconds=time.perf_counter() - self._begun,
-            error=error,
-            exit_code=exit_code,
-            checklist=self._checklist,
-            rejected=self._proposal.rejected,
-        )
+        if isinstance(event, StageFinished) and isinstance(event.value, Render):
+            self._keep(event.index, event.value)
 
     def finish(self, correction: Correction) -> Correction:
         """Write the answer, the sheet and the record; return the correction as it now stands.
 
-        What cannot be written turns it into an error, unless it is one already.
+        What cannot be written turns it into an error, unless it is one already. Where the folder
+        has this very result already, its `seconds` stay: those of looking it up say nothing.
         """
+        correction = self._with_earlier_seconds(correction)
         try:
             self._clear()
-            if correction.answer is not None:
-                write_durably(self.path / ANSWER, _png(correction.answer.render.image))
-            if correction.original is not None:
-                write_durably(self.path / SHEET, _png(sheet(correction)))
+            self._write_pictures(correction)
         except StorageError as error:
             correction = _failed(correction, error)
         try:
@@ -176,15 +132,55 @@ class ResultFolder:
             correction = _failed(correction, error)
         return correction
 
+    def save(self, correction: Correction) -> None:
+        """Write everything of a correction whose making was not watched.
+
+        Raises:
+            StorageError: something cannot be written.
+        """
+        judged = [correction.original, *correction.attempts]
+        for index, attempt in enumerate(judged):
+            if attempt is not None:
+                self._keep(index, attempt.render)
+        self._write_pictures(correction)
+        self._write_record(correction)
+
+    def _keep(self, index: int, render: Render) -> None:
+        """Write an image as the journal has it, or encode it.
+
+        It is a copy, and no link: whoever retouches a result in place must not change the journal.
+        """
+        data = None
+        if render.file is not None:
+            with suppress(StorageError):
+                data = paths.read(render.file, StorageError)
+        write_durably(self.path / _image_name(index), data or encoded(render.image))
+
+    def _write_pictures(self, correction: Correction) -> None:
+        """Write the answer, which is one of the images that are there, and the sheet."""
+        if correction.answer is not None:
+            judged = [correction.original, *correction.attempts]
+            [index] = [n for n, attempt in enumerate(judged) if attempt is correction.answer]
+            image = paths.read(self.path / _image_name(index), StorageError)
+            write_durably(self.path / ANSWER, image)
+        if correction.original is not None:
+            write_durably(self.path / SHEET, encoded(sheet(correction)))
+
+    def _with_earlier_seconds(self, correction: Correction) -> Correction:
+        earlier = read_record(self.path)
+        if correction.status == "error" or not _same_result(earlier, self.record(correction)):
+            return correction
+        return replace(correction, seconds=earlier["seconds"])
+
     def _clear(self) -> None:
-        """Remove, once, the attempts of an earlier result: this one may have fewer.
+        """Remove, once, the attempts of an earlier result, and files that were left unfinished.
 
         Raises:
             StorageError: one cannot be removed.
         """
         if self._cleared:
             return
-        for path in _attempts(self.path):
+        for path in [*_files(self.path, "attempt-*.png"), *_files(self.path, f".*{TEMPORARY}")]:
             try:
                 path.unlink()
             except OSError as error:
@@ -193,13 +189,9 @@ class ResultFolder:
 
     def _write_record(self, correction: Correction) -> None:
         content = self.record(correction) | {
-            "profile": TypeAdapter(ResolvedProfile).dump_python(self._profile, mode="json"),
-            "versions": {
-                "npc-local": __version__,
-                "torch": importlib.metadata.version("torch"),
-                "diffusers": importlib.metadata.version("diffusers"),
-                "transformers": importlib.metadata.version("transformers"),
-            },
+            "profile": TypeAdapter(ResolvedProfile).dump_python(self._profile, mode="json")
+            | to_jsonable_python(self._instead, fallback=repr),
+            "versions": {"npc-local": __version__, **libraries()},
             "network": egress.report(),
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -263,17 +255,28 @@ class ResultFolder:
             record["error"] = correction.error
         return record
 
-    def _judged(self) -> list[Attempt]:
-        """Return the images that have a verdict, the original first."""
-        return [
-            Attempt(
-                Shot(self._prompt, None, self._seed),
-                self._candidates[index - 1] if index else None,
-                self._renders[index],
-                verdict,
-            )
-            for index, verdict in sorted(self._verdicts.items())
-        ]
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record in a prompt's folder, empty if there is none that can be read."""
+    try:
+        record = json.loads(paths.read(folder / RECORD, StorageError))
+    except (StorageError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _same_result(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two records tell the same, wherever its images are and however long it took."""
+    try:
+        return earlier["seconds"] > 0 and _told(earlier, now) == _told(now, now)
+    except (AttributeError, KeyError, TypeError):
+        return False  # written by hand, or by another version
+
+
+def _told(record: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    told = {key: record[key] for key in like if key not in ("seconds", "image", "original")}
+    attempts = [{**attempt, "image": None} for attempt in record["attempts"]]
+    return told | {"attempts": attempts}
 
 
 def is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
@@ -328,9 +331,3 @@ def _image_name(index: int) -> str:
 
 def _negative(attempt: Attempt) -> str | None:
     return None if attempt.candidate is None else attempt.candidate.negative.text
-
-
-def _png(image: Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -1,16 +1,15 @@
-"""A step that failed stays failed, but for errors that are not its own, and until it is retried."""
+"""A stage that failed stays failed until it is retried."""
 
 from __future__ import annotations
 
 import pytest
 
-from npc_local.core.errors import BackendError, DeviceLostError, NpcError
+from npc_local.core.errors import BackendError, NpcError
 from npc_local.run.journal.journal import Failure, Row
 from npc_local.run.journal.sticky_failures import SettledJournal
 
 IDENTITY = {"world": 1}
 FAILED = Failure("verify", "a", {}, "server on fire", BackendError.exit_code)
-LOST = Failure("generate", "b", {}, "the GPU is gone", DeviceLostError.exit_code)
 
 
 def opened(directory):
@@ -50,11 +49,3 @@ def test_done_since_it_is_an_answer(tmp_path):
         assert journal.take("verify", "a").value == {"correct": True}
     with opened(tmp_path) as journal:
         assert journal.take("verify", "a").value == {"correct": True}
-
-
-def test_a_lost_gpu_settles_nothing(tmp_path):
-    with opened(tmp_path) as journal:
-        journal.add_failure(LOST)
-        assert journal.take("generate", "b") is None
-    with opened(tmp_path) as journal:
-        assert journal.take("generate", "b") is None

@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import stat
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from npc_local.core.errors import BackendError, StorageError
 from npc_local.core.files import atomic as durable
 from npc_local.loop import StageFinished, StageStarted, correct
 from npc_local.run.components import Components
+from npc_local.run.journal.journal import Journal
 from npc_local.run.output import result_folder as rundir
 from npc_local.run.output.result_folder import ResultFolder, folder_name, output_directory
 from npc_local.run.stages import Stages
@@ -32,6 +35,7 @@ from tests.fakes import (
     proposal,
     verdict,
 )
+from tests.run.journal.world import Log, cast_of
 
 PROMPT = "two red circles"
 SHIPPED = Path(npc_local.__file__).parents[1] / "models.toml"
@@ -39,7 +43,7 @@ SHIPPED = Path(npc_local.__file__).parents[1] / "models.toml"
 
 @pytest.fixture
 def kept(tmp_path):
-    return ResultFolder(tmp_path / "run", PROMPT, 7, load_config(SHIPPED).profile("shapes"))
+    return ResultFolder(tmp_path / "run", load_config(SHIPPED).profile("shapes"))
 
 
 def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=(), on_unfinished=None, **other):
@@ -96,7 +100,7 @@ def test_a_corrected_prompt_leaves_everything(kept):
 def test_attempts_of_an_earlier_result_do_not_stay(kept):
     kept.finish(run_loop(kept, [verdict(score=0.2), verdict(score=0.4), RIGHT]))
     (kept.path / "mine.png").touch()
-    again = ResultFolder(kept.path, PROMPT, 7, load_config(SHIPPED).profile("shapes"))
+    again = ResultFolder(kept.path, load_config(SHIPPED).profile("shapes"))
     again.finish(run_loop(again, [verdict(score=0.2), RIGHT]))
     assert [name for name in names(kept.path) if "attempt" in name] == ["attempt-1.png"]
     assert "mine.png" in names(kept.path)
@@ -120,7 +124,7 @@ def test_the_record_says_it_all(kept):
     profile, versions = content.pop("profile"), content.pop("versions")
     assert profile["generator"]["negative_steps"] == 6
     assert profile["backends"] == {"shapes": {"kind": "shapes"}}
-    assert set(versions) == {"npc-local", "torch", "diffusers", "transformers"}
+    assert set(versions) == {"npc-local", "torch", "diffusers", "transformers", "pillow"}
     assert content.pop("network") == {"guarded": False, "allowed": [], "blocked": []}
     assert content == kept.record(correction)
     folder = kept.path
@@ -193,8 +197,6 @@ def test_the_record_says_what_was_thrown_away_and_what_to_be_wary_of(kept):
     ]
     fallbacks = {one["negative"]: one["fallback"] for one in record["candidates"]}
     assert fallbacks == {"sand": False, "sea": False, "extra objects": True}
-    broken = kept.record(kept.broken_off("interrupted", 130))
-    assert (broken["flags"], broken["rejected"]) == (record["flags"], record["rejected"])
 
 
 def test_each_image_is_on_disk_before_it_is_judged(kept):
@@ -220,14 +222,17 @@ def test_an_error_keeps_the_image_that_was_not_judged(kept):
     assert record["forwards"] == 10
 
 
-def test_a_run_broken_off_is_told_from_what_was_watched(kept):
+def test_a_run_broken_off_keeps_what_was_made(kept):
     def stop(event):
-        if isinstance(event, StageFinished) and (event.name, event.index) == ("generate", 2):
+        if isinstance(event, StageStarted) and (event.name, event.index) == ("verify", 2):
             raise KeyboardInterrupt
 
+    unfinished = []
     with pytest.raises(KeyboardInterrupt):
-        run_loop(kept, [verdict(score=0.2), verdict(score=0.4)], stop)
-    correction = kept.finish(kept.broken_off("interrupted", 130))
+        run_loop(
+            kept, [verdict(score=0.2), verdict(score=0.4)], stop, on_unfinished=unfinished.append
+        )
+    correction = kept.finish(*unfinished)
     assert (correction.status, correction.error, correction.exit_code) == (
         "error",
         "interrupted",
@@ -252,9 +257,126 @@ def test_a_run_broken_off_is_told_from_what_was_watched(kept):
 
 
 def test_broken_off_before_anything_leaves_a_record(kept):
-    kept.finish(kept.broken_off("interrupted", 130))
+    def stop(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(kept, [], stop, on_unfinished=kept.finish)
     assert names(kept.path) == ["correction.json"]
     assert json.loads((kept.path / "correction.json").read_text())["original"] is None
+
+
+def search(folder, components, journal=None):
+    """Run the loop with a folder watching, its stages kept in a journal."""
+    stages = Stages(components, journal)
+    return asyncio.run(correct(PROMPT, stages, seed=7, candidates=3, watch=folder))
+
+
+def test_no_image_is_encoded_twice(kept, tmp_path, monkeypatch):
+    """The journal encodes each once, and the folder has copies; without one, the folder does."""
+    counts = Counter()
+    save = Image.Image.save
+
+    def counting(image, *arguments, **options):
+        counts[image.size] += 1
+        return save(image, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", counting)
+    with Journal.open(tmp_path / "journal", {}) as journal:
+        for times in (1, 2):
+            log = Log(tmp_path / "calls")
+            correction = kept.finish(search(kept, cast_of(log), journal))
+            assert correction.status == "corrected"
+            images = 1 + len(correction.attempts)
+            assert counts.pop((8, 8)) == images if times == 1 else (8, 8) not in counts
+        for index, row in enumerate(journal.rows("generate")):
+            name = f"attempt-{index}.png" if index else "original.png"
+            mine, journal_s = kept.path / name, journal.image_path(row)
+            assert mine.read_bytes() == journal_s.read_bytes()
+            assert not mine.samefile(journal_s)  # to be retouched by whoever wants to
+    alone = ResultFolder(tmp_path / "alone", load_config(SHIPPED).profile("shapes"))
+    counts.clear()
+    alone.finish(search(alone, cast_of(log)))
+    assert counts[8, 8] == images
+
+
+def test_an_image_that_the_journal_has_lost_meanwhile_is_encoded(kept, tmp_path):
+    with Journal.open(tmp_path / "journal", {}) as journal:
+
+        def lose(event):
+            if isinstance(event, StageFinished) and event.name == "generate":
+                event.value.file.unlink()
+            kept(event)
+
+        stages = Stages(cast_of(Log(tmp_path / "calls")), journal)
+        correction = kept.finish(
+            asyncio.run(correct(PROMPT, stages, seed=7, candidates=3, watch=lose))
+        )
+    assert correction.status == "corrected"
+    with Image.open(kept.path / "image.png") as image:
+        assert image.tobytes() == correction.answer.render.image.tobytes()
+
+
+def test_the_seconds_of_a_finished_result_stay_when_it_is_looked_up_again(kept, tmp_path):
+    with Journal.open(tmp_path / "journal", {}) as journal:
+        parts = cast_of(Log(tmp_path / "calls"))
+        first = kept.finish(replace(search(kept, parts, journal), seconds=99.0))
+        for _ in range(2):
+            again = kept.finish(search(kept, parts, journal))
+            assert again.seconds == 99.0
+        assert replace(again, seconds=0) == replace(first, seconds=0)
+        assert json.loads((kept.path / "correction.json").read_text())["seconds"] == 99.0
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        lambda record: record | {"status": "best-effort"},
+        lambda record: record | {"seed": 8},
+        lambda record: record | {"attempts": record["attempts"][1:]},
+        lambda record: record | {"seconds": "long"},
+        lambda record: {"seconds": 99.0},
+        lambda record: [],
+    ],
+)
+def test_the_seconds_of_another_result_do_not_stay(kept, tmp_path, earlier):
+    verdicts = [verdict(score=0.2), verdict(score=0.4), RIGHT]
+    file = kept.path / "correction.json"
+    kept.finish(run_loop(kept, verdicts))
+    file.write_text(json.dumps(earlier(json.loads(file.read_text()) | {"seconds": 99.0})))
+    again = ResultFolder(kept.path, load_config(SHIPPED).profile("shapes"))
+    assert again.finish(run_loop(again, verdicts)).seconds < 99.0
+
+
+def test_a_correction_that_was_not_watched_is_saved_like_one_that_was(kept, tmp_path):
+    correction = run_loop(kept, [verdict(score=0.2), verdict(score=0.4), RIGHT])
+    kept.finish(correction)
+    saved = ResultFolder(
+        tmp_path / "saved", load_config(SHIPPED).profile("shapes"), {"generator": "mine"}
+    )
+    saved.save(correction)
+    assert names(saved.path) == names(kept.path)
+    for name in names(kept.path):
+        if name.endswith(".png"):
+            assert (saved.path / name).read_bytes() == (kept.path / name).read_bytes()
+    record = json.loads((saved.path / "correction.json").read_text())
+    assert record["profile"]["generator"] == "mine"
+    assert record["image"] == str(saved.path / "image.png")
+
+
+def test_a_correction_that_cannot_be_saved_is_an_error(tmp_path, kept, monkeypatch):
+    correction = run_loop(kept, [RIGHT])
+    full_disk_at(monkeypatch, "sheet.png")
+    saved = ResultFolder(tmp_path / "saved", load_config(SHIPPED).profile("shapes"))
+    with pytest.raises(StorageError, match="No space left"):
+        saved.save(correction)
+
+
+def test_files_that_a_killed_process_left_unfinished_go(kept):
+    kept.path.mkdir()
+    (kept.path / ".attempt-1.png.abc.tmp").touch()
+    kept.finish(run_loop(kept, [RIGHT]))
+    assert ".attempt-1.png.abc.tmp" not in names(kept.path)
 
 
 def test_a_file_is_synced_then_named_then_the_directory_is_synced(kept, monkeypatch):
@@ -332,9 +454,7 @@ def test_an_error_is_not_hidden_by_a_sheet_that_cannot_be_written(kept, monkeypa
 
 
 def test_a_directory_whose_name_is_not_unicode(tmp_path):
-    odd = ResultFolder(
-        tmp_path / os.fsdecode(b"\xff"), PROMPT, 7, load_config(SHIPPED).profile("shapes")
-    )
+    odd = ResultFolder(tmp_path / os.fsdecode(b"\xff"), load_config(SHIPPED).profile("shapes"))
     odd.finish(run_loop(odd, [RIGHT]))
     text = (odd.path / "correction.json").read_text(encoding="utf-8")
     assert json.loads(text)["image"] == str(odd.path / "image.png")
