@@ -239,24 +239,25 @@ def _run_file(
 ) -> int:
     """Correct the prompts of a file, watched over by this process if it is a command's own."""
     from npc_local.core.terminal import libraries_quiet, plain
+    from npc_local.run.output.directories import run_directory
     from npc_local.run.prompt_file import read_content, read_prompts
-    from npc_local.run.supervisor import Link, can_supervise, choose_directory, supervise
+    from npc_local.run.supervisor import Link, can_supervise, supervise
 
     link = Link()
     content = read_content(file) if link.content is None else link.content
     orders = read_prompts(file, seed, content)
     if link.directory is None:  # not in a child, whose parent has said it
         tell_markup(order.prompt for order in orders)
-    directory = link.directory or choose_directory(out, fresh=fresh)
+    directory = link.directory or ctx.with_resource(run_directory(out, fresh=fresh))
     if link.directory is None and can_supervise(ctx.meta[options.ARGUMENTS]):
         os.environ[options.DRAWN_SEED] = str(seed)
         return supervise(directory, lambda what: click.echo(plain(what), err=True), content)
-    from npc_local.run.batch import Job, run_batch
+    from npc_local.run.batch import Batch, run_batch
     from npc_local.run.factory import open_components
 
     opening = ctx.obj or open_components
-    job = Job(file, orders, profile, seed, directory, agents, in_flight, opening)
+    batch = Batch(file, orders, profile, seed, directory, agents, in_flight, opening)
     with libraries_quiet() as stdout:
         link.stdout = stdout if as_json else None
-        ctx.meta[options.PRINT] = link.print
-        return run_batch(job, link)
+        ctx.meta[options.PRINT] = link.print_end
+        return run_batch(batch, link)

@@ -16,7 +16,8 @@ from npc_local.core.files import paths
 from npc_local.core.records import Correction
 from npc_local.loop import StageFinished, StageStarted, correct
 from npc_local.run.factory import open_components
-from npc_local.run.output.result_folder import ResultFolder, folder_name, output_directory
+from npc_local.run.output.directories import folder_name, output_directory
+from npc_local.run.output.result_folder import ResultFolder
 from npc_local.run.session import OpenComponents, is_run, open_session
 from npc_local.run.stages import Stages
 

@@ -30,7 +30,8 @@ from npc_local.generator.pipeline_generator import PipelineGenerator
 from npc_local.loop import Watch, ignore
 from npc_local.loop import correct as search
 from npc_local.run.factory import open_components
-from npc_local.run.output.result_folder import ResultFolder, output_directory
+from npc_local.run.output.directories import output_directory
+from npc_local.run.output.result_folder import ResultFolder
 from npc_local.run.pool import AGENTS
 from npc_local.run.session import OpenComponents, open_session
 from npc_local.run.stages import Stages

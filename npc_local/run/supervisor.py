@@ -10,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import secrets
 import signal
 import socket
 import sqlite3
@@ -18,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,17 +24,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from npc_local.core.errors import DeviceLostError, NpcError, StorageError
-from npc_local.core.files import paths
+from npc_local.core.errors import INTERRUPTED, DeviceLostError, NpcError
 from npc_local.core.files.atomic import cannot_write
 from npc_local.run.journal import database as journal_file
 
-INTERRUPTED = 130
 RESTARTS = 3
 """Times that a run is started again without a step more in its journal."""
 
 _VARIABLE = "NPC_LOCAL_SUPERVISED"
-_FORWARDED = (signal.SIGINT, signal.SIGTERM)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOWN = 3  # steps under way that an error names
 
 
@@ -63,14 +59,14 @@ def supervise(directory: Path, on_status: Callable[[str], None], content: bytes 
     """
     rows, futile = _rows(directory), 0
     with ExitStack() as stack:
-        watch = _Watch(directory, _handed_on(stack, content))
-        stack.enter_context(watch.forwarding())
+        watched = _Watched(directory, _handed_on(stack, content))
+        stack.enter_context(watched.forwarding())
         while True:
-            code = watch.run_child()
-            if watch.stopped:
+            code = watched.run_child()
+            if watched.stopped or (code >= 0 and code != DeviceLostError.exit_code):
+                if watched.end is not None:
+                    print(watched.end, flush=True)
                 return code if code >= 0 else INTERRUPTED
-            if code >= 0 and code != DeviceLostError.exit_code:
-                return code
             before, rows = rows, _rows(directory)
             futile = 0 if rows > before else futile + 1
             how = _death(code)
@@ -78,37 +74,10 @@ def supervise(directory: Path, on_status: Callable[[str], None], content: bytes 
                 kind = NpcError if code < 0 else DeviceLostError
                 raise kind(
                     f"{directory}: the run {how}, {futile} times without getting further"
-                    f"{watch.under_way()}; what is done is kept, and the same command goes on, "
+                    f"{watched.under_way()}; what is done is kept, and the same command goes on, "
                     f"with --out {directory} and without --fresh"
                 )
-            on_status(f"the run {how}{watch.under_way()}; it is started again, and goes on")
-
-
-def choose_directory(wanted: Path | None, *, fresh: bool) -> Path:
-    """Return where a run goes, absolute; nothing is made.
-
-    None is a new directory under ./npc-local-runs. `fresh` takes the first of DIR, DIR-2, DIR-3 and
-    so on that is not there yet, or is empty.
-
-    Raises:
-        StorageError: it cannot be told whether one is there.
-    """
-    if wanted is None:
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        wanted = Path("npc-local-runs", name)
-    first = path = paths.absolute(wanted)
-    number = 1
-    while fresh and not _is_new(path):
-        number += 1
-        path = first.with_name(f"{first.name}-{number}")
-    return path
-
-
-def _is_new(path: Path) -> bool:
-    """Return whether a run can begin there: nothing is, or an empty directory."""
-    if not paths.exists(path, StorageError):
-        return True
-    return paths.is_dir(path, StorageError) and not paths.children(path, StorageError)
+            on_status(f"the run {how}{watched.under_way()}; it is started again, and goes on")
 
 
 def _handed_on(stack: ExitStack, content: bytes) -> int:
@@ -164,6 +133,15 @@ class Link:
         else:
             self._say({"print": line})
 
+    def print_end(self, line: str) -> None:
+        """Print what has ended this run, unless whoever watches over it has it go on."""
+        if self.stdout is None:
+            return
+        if self._socket is None:
+            print(line, file=self.stdout, flush=True)
+        else:
+            self._say({"end": line})
+
     def doing(self, task: int, what: str | None) -> None:
         """Say what a task is at; None: it is over."""
         if self._socket is not None:
@@ -183,20 +161,26 @@ class Link:
 
 
 @dataclass
-class _Watch:
+class _Watched:
     """What the parent knows of its children."""
 
     directory: Path
     content: int  # descriptor of a file
     printed: int = 0
     tasks: dict[int, str] = field(default_factory=dict)
+    end: str | None = None  # what the last child has said of its end
     stopped: bool = False
     child: subprocess.Popen[bytes] | None = None
 
     @contextmanager
     def forwarding(self) -> Iterator[None]:
         """Pass on what is meant for the run: it is not in the terminal's foreground."""
-        before = {number: signal.signal(number, self._stop) for number in _FORWARDED}
+        heeded = [
+            number
+            for number in _FORWARDED
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN  # as by nohup
+        ]
+        before = {number: signal.signal(number, self._stop) for number in heeded}
         before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._pause)
         try:
             yield
@@ -207,6 +191,7 @@ class _Watch:
     def run_child(self) -> int:
         """Start a child and wait for its end; return its exit code, negative: a signal."""
         self.tasks.clear()
+        self.end = None
         ours, theirs = socket.socketpair()
         handed_over = {
             "directory": os.fspath(self.directory),
@@ -247,11 +232,11 @@ class _Watch:
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "print" in message:
-            try:
-                print(message["print"], flush=True)
-            except BrokenPipeError:  # as of `| head`: nobody wants the rest
-                self._stop(signal.SIGTERM, None)
+            print(message["print"], flush=True)
             self.printed += 1
+            return
+        if "end" in message:
+            self.end = message["end"]
             return
         self.tasks.pop(message["task"], None)
         if message["what"] is not None:

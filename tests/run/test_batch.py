@@ -309,6 +309,26 @@ def test_a_file_may_grow_at_its_end_and_change_nowhere_else(home):
     assert "stopped" not in result.stderr
 
 
+def test_ids_are_in_the_names_of_folders_and_may_change(home):
+    def write_ids(*ids):
+        records = [
+            {"prompt": prompt, "seed": 7} | ({} if own is None else {"id": own})
+            for prompt, own in zip(FIVE, ids, strict=False)
+        ]
+        Path("p.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    write_ids("cat/1", None, "../x", "d")
+    first = lines(run())
+    folders = [Path(one["image"]).parent.name for one in first]
+    assert [name.split("-", 2)[2:] for name in folders] == [["cat-1"], [], ["x"], ["d"]]
+    calls = len(home.lines())
+    write_ids("other", "new", None, "d")
+    again = lines(run())
+    assert [one["image"] for one in again] == [one["image"] for one in first]
+    assert [one["id"] for one in again] == ["other", "new", None, "d"]
+    assert len(home.lines()) == calls
+
+
 def test_another_seed_is_refused_with_the_line_before_any_work(home):
     run()
     before, calls = kept("out"), len(home.lines())

@@ -117,7 +117,9 @@ def test_a_run_that_dies_goes_on_and_no_line_is_printed_twice(home):
 def test_a_run_that_dies_without_getting_further_is_given_up(home):
     code, lines, err = run(home, "always")
     assert code == NpcError.exit_code
-    assert [one["prompt"] for one in lines] == ["one"]
+    *made, end = lines
+    assert [one["prompt"] for one in made] == ["one"]
+    assert (end["status"], end["exit_code"]) == ("error", NpcError.exit_code)
     # The first has got as far as the second prompt; none after it gets any further.
     assert len(children(home)) == 1 + 1 + supervise.RESTARTS
     assert "Traceback" not in err

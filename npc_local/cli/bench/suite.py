@@ -228,9 +228,10 @@ def _job(given: _Options, config: Config, directory: Path | None) -> SuiteJob:
     from npc_local.bench.run_suite import SuiteJob, default_directory
     from npc_local.bench.runner import GIVEN
     from npc_local.run.factory import open_components
+    from npc_local.run.output.directories import run_directory
     from npc_local.run.pool import AGENTS
-    from npc_local.run.supervisor import choose_directory
 
+    context = click.get_current_context()
     profile = options.adjusted(config.profile(given.profile), **given.numbers)
     suite = _suite(given)
     arms = [*ARMS] if given.arms.strip() == "all" else listed(given.arms, "--arms", [*ARMS])
@@ -257,14 +258,16 @@ def _job(given: _Options, config: Config, directory: Path | None) -> SuiteJob:
         limit=given.limit,
         judge=_judge(given, config, profile, suite),
         directory=directory
-        or choose_directory(
-            given.out or default_directory(suite, profile, given.images), fresh=given.fresh
+        or context.with_resource(
+            run_directory(
+                given.out or default_directory(suite, profile, given.images), fresh=given.fresh
+            )
         ),
         agents=given.agents or AGENTS,
         retry_errors=given.retry_errors,
         export=given.export,
         given=given.images,
-        open_components=click.get_current_context().obj or open_components,
+        open_components=context.obj or open_components,
     )
 
 

@@ -6,13 +6,9 @@ Names in it are fixed. What the sheet looks like is left to `sheet`, what the te
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,42 +32,6 @@ from npc_local.run.output.sheet import sheet
 ANSWER = "image.png"
 SHEET = "sheet.png"
 RECORD = "correction.json"
-_LOGS = "logs"  # all that a command leaves that was killed before its first step
-
-
-@contextmanager
-def output_directory(wanted: Path | None) -> Iterator[Path]:
-    """Give a directory that is empty, logs apart, and can be written to, as an absolute path.
-
-    None makes a fresh one under ./npc-local-runs. One that was made here is removed again at the
-    end if nothing came to be in it.
-
-    Raises:
-        StorageError: it holds something, is a file or a symbolic link, or cannot be written to.
-    """
-    if wanted is None:
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        wanted = Path("npc-local-runs", name)
-    path = paths.absolute(wanted)
-    try:
-        if paths.is_symlink(path, StorageError):
-            raise StorageError(f"{path}: a symbolic link; name the directory that it points to")
-        made = not paths.exists(path, StorageError)
-        if not made and not paths.is_dir(path, StorageError):
-            raise StorageError(f"{path}: a file; name a directory")
-        path.mkdir(parents=True, exist_ok=True)
-        if any(entry.name != _LOGS for entry in paths.children(path, StorageError)):
-            raise StorageError(f"{path}: not empty; name a new directory, or empty this one")
-        with tempfile.TemporaryFile(dir=path):
-            pass  # only a write tells whether one can write
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        yield path
-    finally:
-        if made:
-            with suppress(OSError):  # not empty: there are results
-                path.rmdir()
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
@@ -79,11 +39,6 @@ def _files(folder: Path, pattern: str) -> list[Path]:
     if not paths.is_dir(folder, StorageError):
         return []
     return paths.children(folder, StorageError, pattern)
-
-
-def folder_name(index: int, prompt: str, digits: int = 2) -> str:
-    """Name the directory of one prompt of several; `digits` is the least its number takes."""
-    return f"{index:0{digits}d}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
 
 
 class ResultFolder:

@@ -22,8 +22,7 @@ from npc_local.core.files import atomic as durable
 from npc_local.loop import StageFinished, StageStarted, correct
 from npc_local.run.components import Components
 from npc_local.run.journal.journal import Journal
-from npc_local.run.output import result_folder as rundir
-from npc_local.run.output.result_folder import ResultFolder, folder_name, output_directory
+from npc_local.run.output.result_folder import ResultFolder
 from npc_local.run.stages import Stages
 from tests.fakes import (
     CAPTION,
@@ -458,81 +457,3 @@ def test_a_directory_whose_name_is_not_unicode(tmp_path):
     odd.finish(run_loop(odd, [RIGHT]))
     text = (odd.path / "correction.json").read_text(encoding="utf-8")
     assert json.loads(text)["image"] == str(odd.path / "image.png")
-
-
-def test_a_folder_name_holds_nothing_of_the_prompt():
-    name = folder_name(3, "../../x")
-    assert name.startswith("03-")
-    assert set(name[3:]) <= set("0123456789abcdef")
-    assert name != folder_name(3, "../../y")
-
-
-def test_the_default_directory_is_fresh_and_goes_if_nothing_comes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with output_directory(None) as first, output_directory(None) as second:
-        assert first != second
-        assert first.parent == second.parent == tmp_path / "npc-local-runs"
-        (second / "image.png").touch()
-    assert not first.exists()
-    assert names(second) == ["image.png"]
-
-
-def test_an_empty_directory_is_taken_and_stays(tmp_path):
-    with output_directory(tmp_path) as path:
-        assert path == tmp_path
-        assert names(path) == []
-    assert tmp_path.is_dir()
-
-
-def test_a_relative_directory_becomes_absolute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with output_directory(Path("a/b")) as path:
-        assert path == tmp_path / "a" / "b"
-
-
-def test_logs_alone_are_no_results(tmp_path):
-    (tmp_path / "logs").mkdir()
-    with output_directory(tmp_path) as path:
-        assert names(path) == ["logs"]
-    (tmp_path / "journal").mkdir()
-    assert "not empty" in refused(tmp_path)
-
-
-def refused(path):
-    with pytest.raises(StorageError) as caught, output_directory(path):
-        pass
-    return str(caught.value)
-
-
-def test_results_of_someone_are_never_overwritten(tmp_path):
-    (tmp_path / "image.png").write_text("mine")
-    assert refused(tmp_path) == f"{tmp_path}: not empty; name a new directory, or empty this one"
-    assert (tmp_path / "image.png").read_text() == "mine"
-
-
-def test_a_file_or_a_link_is_no_directory(tmp_path):
-    file, link, target = tmp_path / "file", tmp_path / "link", tmp_path / "target"
-    file.touch()
-    target.mkdir()
-    link.symlink_to(target)
-    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    assert "a file; name a directory" in refused(file)
-    assert "cannot be written: Not a directory" in refused(file / "below")
-    assert "a symbolic link" in refused(link)
-    assert "a symbolic link" in refused(tmp_path / "dangling")
-    assert not (tmp_path / "nowhere").exists()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_without_permission_is_refused(tmp_path):
-    tmp_path.chmod(0o500)
-    assert "Permission denied" in refused(tmp_path)
-    assert "Permission denied" in refused(tmp_path / "below")
-
-
-def test_a_directory_that_takes_no_file_is_refused(tmp_path, monkeypatch):
-    def read_only(**_):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(rundir.tempfile, "TemporaryFile", read_only)
-    assert refused(tmp_path) == f"{tmp_path}: cannot be written: Read-only file system"
