@@ -41,12 +41,19 @@ class BackgroundLoop:
             else:
                 result.set_result(task.result())
 
-        self._loop.call_soon_threadsafe(begin)
+        def stop() -> None:
+            if tasks:
+                tasks[0].cancel()
+            else:  # interrupted before it was even asked for
+                work.close()
+                result.set_exception(asyncio.CancelledError())
+
         try:
+            self._loop.call_soon_threadsafe(begin)
             return result.result()
         finally:
             if not result.done():
-                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                self._loop.call_soon_threadsafe(stop)
                 wait([result])
 
     def close(self) -> None:

@@ -12,16 +12,14 @@ from npc_local.agents import Rules
 from npc_local.backends.base import Backend
 from npc_local.backends.recording import RecordedBackend
 from npc_local.core.config.load import ResolvedProfile
-from npc_local.core.config.settings import BackendSettings, EncoderSettings
-from npc_local.core.errors import ConfigError, ModelFilesError
-from npc_local.core.files import paths
+from npc_local.core.config.settings import BackendSettings
+from npc_local.core.errors import ConfigError
 from npc_local.core.offline.egress import permit
-from npc_local.generator.base import Generator
+from npc_local.generator.base import Generator, HoldsEncoders
 from npc_local.run.components import Components
 from npc_local.run.gpu_tenants import GpuTenants
 from npc_local.run.prompt_file import PromptReader
 from npc_local.salience.base import Scorer
-from npc_local.salience.encoders.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -211,38 +209,12 @@ def _open_scorer(profile: ResolvedProfile, generator: Generator) -> tuple[Scorer
     Returns:
         The scorer, and whether it computes on the generator's encoder.
     """
+    from npc_local.salience.encoders.source import from_generator
     from npc_local.salience.scorer import SalienceScorer
 
-    source = _held_by(generator, profile.encoder)
-    return SalienceScorer.open(profile.encoder, source), source is not None
-
-
-def _held_by(generator: Generator, encoder: EncoderSettings) -> Source | None:
-    """Return the encoder as a part of the generator's pipeline, if it is one."""
-    from npc_local.generator.diffusers_generator import DiffusersGenerator
-    from npc_local.generator.pipeline_generator import PipelineGenerator
-    from npc_local.salience.encoders.source import from_generator
-    from npc_local.salience.encoders.text_encoder import TextEncoder
-
-    part = encoder.text_encoder
-    if isinstance(generator, DiffusersGenerator) and encoder.is_held_by(generator.settings):
-        bits = generator.settings.quantization
-        quantized = bits is not None and part in bits.components
-        return from_generator(
-            encoder,
-            lambda: generator.pipe,
-            bits.model_dump(mode="json") if bits is not None and quantized else None,
-        )
-    if isinstance(generator, PipelineGenerator) and encoder.kind == "t5" and encoder.is_pair():
-        # A pipeline of the user's, loaded from the very directory that the encoder names.
-        pipe = generator.pipe
-        home, model = getattr(pipe, "name_or_path", None), getattr(pipe, part, None)
-        here = paths.resolved(encoder.path, ModelFilesError)
-        same = home and paths.resolved(Path(home), ModelFilesError) == here
-        if same and str(getattr(model, "dtype", None)) == f"torch.{encoder.dtype}":
-            return Source(
-                lambda: TextEncoder.of_pipeline(encoder, pipe),
-                generator.fingerprint,
-                owned=False,
-            )
-    return None
+    settings = profile.encoder
+    held = generator.text_encoder(settings) if isinstance(generator, HoldsEncoders) else None
+    if held is None:
+        return SalienceScorer.open(settings), False
+    source = from_generator(settings, held.pipe, held.quantization, held.fingerprint)
+    return SalienceScorer.open(settings, source), True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import json
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -359,11 +361,11 @@ class Denoising(FakeGenerator):
 
     def generate(self, shot, on_step=None):
         try:
-            done = 0
-            while True:
-                done += 1
+            for done in itertools.count(1):
                 on_step(done, 10**9)
-                self.begun.set()
+                if done == 1:
+                    self.begun.set()
+                time.sleep(0.001)  # a step takes its time, and lets others have theirs
         finally:
             self.stopped.set()
 

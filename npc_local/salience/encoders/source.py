@@ -47,22 +47,28 @@ def from_directory(settings: EncoderSettings) -> Source:
 
 
 def from_generator(
-    settings: EncoderSettings, pipe: Callable[[], Any], quantization: Mapping[str, Any] | None
+    settings: EncoderSettings,
+    pipe: Callable[[], Any],
+    quantization: Mapping[str, Any] | None = None,
+    identity: Callable[[], str] | None = None,
 ) -> Source:
-    """Return the encoder that a generator loads from the same directory, not loaded twice.
+    """Return the encoder that a generator holds, not loaded twice.
 
     Args:
-        settings: says which directory and parts these are; `is_held_by` the generator.
+        settings: says which directory and parts these are.
         pipe: gives the pipeline, with the first score.
         quantization: how the model is quantised, if it is.
+        identity: gives a string that changes whenever its vectors may change, where the directory
+            does not tell what the model is by now; None where it does.
 
     Raises:
-        ModelFilesError: the directory or one of its two parts is missing or damaged.
+        ModelFilesError: the directory tells, and it or one of its two parts is missing or damaged.
     """
-    _check_directory(settings)
+    if identity is None:
+        _check_directory(settings)
     return Source(
         lambda: TextEncoder.of_pipeline(settings, pipe()),
-        lambda: _identity(settings, quantization or {}),
+        identity or (lambda: _identity(settings, quantization or {})),
         owned=False,
     )
 
