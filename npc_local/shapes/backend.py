@@ -84,7 +84,7 @@ class ShapesBackend:
         from npc_local.shapes.detect import detect
         from npc_local.shapes.reading import read
 
-        # Two claims may read alike ('red circle on the left', one larger, one smaller): in order.
+        # Two claims may read alike ('larger circle', one on the left, one on the right): in order.
         findings: dict[str, list[Finding]] = defaultdict(list)
         for finding in check(read(request.fields["prompt"]), detect(self._image(request))):
             findings[finding.claim].append(finding)

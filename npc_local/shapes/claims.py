@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import permutations
+from math import hypot, log
 
 # scikit-image, which the detector needs, does not work without SciPy.
 from scipy.optimize import linear_sum_assignment
@@ -26,7 +28,14 @@ from npc_local.shapes.wording import (
 
 _MIDDLE = 4.0  # pixels to each side of the middle that are neither left nor right
 _APART = 4.0  # pixels by which one thing must lie further to a side than another
+# Free space between things that are next to each other, where they are small: a quarter of the
+# picture. Neighbours on the grid (`scene`) have less between them, things at opposite edges more.
+_NEAR = CANVAS / 4
 _RATIO = 1.2  # how many times larger 'larger' is
+# What decides who is who among things of one shape, after their colour. Where two ways leave as
+# many faults, sizes are taken as they are, and the place or the relation is what is wrong.
+_ORDERS = tuple(permutations(("size", "place", "side")))
+_WEIGHTS = (1e6, 1e3, 1.0)  # of first, second and third
 
 Groups = tuple[Group, ...]
 # The things that a group's place, side and size are judged by, a list for each group, in order.
@@ -48,11 +57,22 @@ def check(reading: Reading, scene: Scene) -> tuple[Finding, ...]:
 
     Claims: the number of each named shape, its colour, place and size, where it is as seen from
     another, the background where the prompt names one, and that nothing else is there. A place is
-    judged by the picture, a relation by the two alone.
+    judged by the picture, a relation by the two alone. Where groups name one shape, its things are
+    shared out among them so that the fewest claims are wrong: 'a circle on the left and a circle on
+    the right' holds when any circle is on each side.
     """
     relation = reading.relation
     groups = _merge(reading.groups) if relation is None else reading.groups
-    shares = _share_out(groups, scene, relation)
+    orders = _ORDERS if any(len(_namesakes(group, groups)) > 1 for group in groups) else _ORDERS[:1]
+    shared = (_share_out(groups, scene, relation, order) for order in orders)
+    candidates = (_findings(groups, relation, scene, shares) for shares in shared)
+    findings = min(candidates, key=lambda claims: sum(not claim.holds for claim in claims))
+    return (*findings, *_background(reading, scene))
+
+
+def _findings(
+    groups: Groups, relation: Relation | None, scene: Scene, shares: Shares
+) -> list[Finding]:
     findings: list[Finding] = []
     for index, (group, share) in enumerate(zip(groups, shares, strict=True)):
         before = groups[:index]
@@ -68,7 +88,7 @@ def check(reading: Reading, scene: Scene) -> tuple[Finding, ...]:
         findings.append(_relation(relation, shares))
     if groups:
         findings.append(_nothing_else(groups, scene))
-    return (*findings, *_background(reading, scene))
+    return findings
 
 
 def demands(reading: Reading) -> tuple[tuple[str, ClaimKind], ...]:
@@ -96,15 +116,17 @@ def in_region(region: str, thing: Thing) -> bool:
 def on_side(side: str, thing: Thing, other: Thing) -> bool:
     """Whether a thing lies to that side of another, wherever in the picture the two are.
 
-    'beside' is to the left or right, and further so than up or down.
+    'beside' is near, in any direction, and not on each other: the space between the two is at most
+    the mean of their sizes, so that no third fits in, or a quarter of the picture if that is more.
     """
     right, down = thing.x - other.x, thing.y - other.y
+    apart, reach = hypot(right, down), thing.radius + other.radius
     return {
         "left": right < -_APART,
         "right": right > _APART,
         "above": down < -_APART,
         "below": down > _APART,
-        "beside": abs(right) > max(_APART, abs(down)),
+        "beside": max(thing.radius, other.radius) < apart <= reach + max(reach, _NEAR),
     }[side]
 
 
@@ -124,11 +146,12 @@ def _namesakes(group: Group, groups: Groups) -> Groups:
     return tuple(other for other in groups if other.shape == group.shape)
 
 
-def _share_out(groups: Groups, scene: Scene, relation: Relation | None) -> Shares:
+def _share_out(
+    groups: Groups, scene: Scene, relation: Relation | None, order: tuple[str, ...]
+) -> Shares:
     """Give each group the things that match it; groups that name one shape share its things out.
 
-    They are shared out with the fewest faults, so that 'a circle on the left and a circle on the
-    right' holds when any circle is on each side.
+    They are shared out by colour, then by size, place and side in the order given.
     """
     sides = (None,) * len(groups) if relation is None else (relation.side, relation.turned.side)
     shares: Shares = [[] for _ in groups]
@@ -139,7 +162,9 @@ def _share_out(groups: Groups, scene: Scene, relation: Relation | None) -> Share
         if len(namesakes) == 1:
             pairs = [(namesakes[0], thing) for thing in things]
         else:
-            faults = [[_misfit(groups[i], sides[i], thing) for thing in things] for i in slots]
+            faults = [
+                [_misfit(groups[i], sides[i], thing, order) for thing in things] for i in slots
+            ]
             rows, columns = linear_sum_assignment(faults)
             pairs = [(slots[i], things[j]) for i, j in zip(rows, columns, strict=True)]
         for index, thing in pairs:
@@ -148,14 +173,19 @@ def _share_out(groups: Groups, scene: Scene, relation: Relation | None) -> Share
     return shares
 
 
-def _misfit(group: Group, side: str | None, thing: Thing) -> float:
-    """How badly a thing fits a group: colour before place, place before side, side before size."""
-    color = 1e3 * (group.color not in (None, thing.color))
-    place = 10.0 * (group.region is not None and not in_region(group.region, thing))
-    # What is to be furthest left is the thing that is.
+def _misfit(group: Group, side: str | None, thing: Thing, order: tuple[str, ...]) -> float:
+    """How badly a thing fits a group: by colour before all else, then in the order given."""
+    # What is to be furthest left is the thing that is; what is to be larger, the largest.
     along = {"left": thing.x, "right": -thing.x, "above": thing.y, "below": -thing.y}
-    size = {"larger": -1e-3, "large": -1e-3, "smaller": 1e-3, "small": 1e-3, None: 0}[group.size]
-    return color + place + along.get(side or "", 0.0) / CANVAS / 10 + thing.radius * size
+    growth = {"larger": -1, "large": -1, "smaller": 1, "small": 1}
+    misfits = {
+        "size": growth.get(group.size or "", 0) * log(thing.radius),
+        "place": float(group.region is not None and not in_region(group.region, thing)),
+        "side": along.get(side or "", 0.0) / CANVAS,
+    }
+    color = 1e9 * (group.color not in (None, thing.color))
+    weighted = zip(_WEIGHTS, order, strict=True)
+    return color + sum(weight * misfits[name] for weight, name in weighted)
 
 
 def _expected(claim: str, number: int, instead: str = "") -> str:
@@ -183,10 +213,16 @@ def _color(group: Group, groups: Groups, scene: Scene) -> Finding:
     return Finding(claim, holds, _expected(claim, number, instead), "colour")
 
 
-def _name(group: Group, groups: Groups) -> str:
-    """'circles', with the colour where another group is of the same shape."""
-    color = group.color if len(_namesakes(group, groups)) > 1 else None
-    return " ".join(filter(None, (color, _noun(group))))
+def _name(group: Group, groups: Groups, sized: bool = True) -> str:
+    """'circles', with what tells them from other groups of the same shape: colour, size if `sized`.
+
+    A size tells groups apart where their colours do not.
+    """
+    namesakes = _namesakes(group, groups)
+    color = group.color if len(namesakes) > 1 else None
+    alike = [other for other in namesakes if other.color == group.color]
+    size = group.size if sized and len({other.size for other in alike}) > 1 else None
+    return " ".join(filter(None, (size, color, _noun(group))))
 
 
 def _noun(group: Group) -> str:
@@ -201,12 +237,14 @@ def _place(group: Group, groups: Groups, share: list[Thing]) -> Finding:
 
 
 def _relation(relation: Relation, shares: Shares) -> Finding:
-    """The two compared: each thing of the one with each of the other."""
+    """The two compared, wherever in the picture they are."""
     groups = relation.first, relation.second
     first, second = (_name(group, groups) for group in groups)
     side, (share, others) = side_phrase(relation.side), shares
     other = f"another {second}" if first == second else f"the {second}"
     claim = f"{first} {side} {other.removeprefix('the ')}"
+    if relation.side == "beside":  # which people mean in more than one way
+        claim += " (near, in any direction)"
     if not share:
         wrong = _missing(relation.first, f"{first} {side} {other}")
     elif not others:
@@ -214,10 +252,23 @@ def _relation(relation: Relation, shares: Shares) -> Finding:
         wrong = _missing(relation.second, f"{second} that the {first} {be} {side}")
     else:
         wrong = f"the {first} should be {side} {other}"
-    holds = bool(share and others) and all(
-        on_side(relation.side, thing, rival) for thing in share for rival in others
-    )
+    holds = bool(share and others) and _related(relation.side, share, others)
     return Finding(claim, holds, wrong, "relation")
+
+
+def _related(side: str, share: list[Thing], others: list[Thing]) -> bool:
+    """Whether each thing of the one is to that side of each of the other; 'beside': hang together.
+
+    A row of circles that ends at a star is next to it, though the first of them is not: all must
+    be reached by steps from one to the next.
+    """
+    if side != "beside":
+        return all(on_side(side, thing, other) for thing in share for other in others)
+    reached, rest = [share[0]], [*share[1:], *others]
+    while step := [thing for thing in rest if any(on_side(side, thing, r) for r in reached)]:
+        reached += step
+        rest = [thing for thing in rest if thing not in step]
+    return not rest
 
 
 def _missing(group: Group, what: str) -> str:
@@ -225,7 +276,7 @@ def _missing(group: Group, what: str) -> str:
 
 
 def _size(group: Group, groups: Groups, share: list[Thing], shares: Shares) -> Finding:
-    name, size = _name(group, groups), str(group.size)
+    name, size = _name(group, groups, sized=False), str(group.size)
     claim = f"{size} {name}"
     if not share:
         return Finding(claim, False, _missing(group, claim), "size")

@@ -38,14 +38,14 @@ from npc_local.shapes.wording import (
     side_phrase,
 )
 
-_COLORED = rf"(?:({'|'.join(COLORS)}) )?({'|'.join(NOUNS)})"
-_SUBJECT = rf"\bthe {_COLORED} should be"
+_OTHER_SIZE = {"larger": "smaller", "large": "smaller", "smaller": "larger", "small": "larger"}
+_NAMED = rf"(?:({'|'.join(_OTHER_SIZE)}) )?(?:({'|'.join(COLORS)}) )?({'|'.join(NOUNS)})"
+_SUBJECT = rf"\bthe {_NAMED} should be"
 _PLACES = {place_phrase(region): region for region in OPPOSITE}
 _SIDES = {side_phrase(side): side for side in RELATIONS}
 _PLACE = re.compile(rf"{_SUBJECT} ({'|'.join(_PLACES)})\b")
 _SIZE = re.compile(rf"{_SUBJECT} (larger|smaller|large|small)\b")
-_RELATION = re.compile(rf"{_SUBJECT} ({'|'.join(_SIDES)}) (?:the|another) {_COLORED}\b")
-_OTHER_SIZE = {"larger": "smaller", "large": "smaller", "smaller": "larger", "small": "larger"}
+_RELATION = re.compile(rf"{_SUBJECT} ({'|'.join(_SIDES)}) (?:the|another) {_NAMED}\b")
 
 
 def propose(wanted: Reading, seen: Reading, reason: str) -> list[tuple[str, Kind]]:
@@ -131,23 +131,32 @@ def _miscounted(wanted: Reading, seen: Reading) -> Iterator[str]:
 
 def _misplaced(reason: str) -> Iterator[str]:
     """The place, side or size that a shape has instead of the one asked for."""
-    for color, noun, place in _PLACE.findall(reason):
-        shape = phrase(Group(NOUNS[noun], 1, color or None))
-        yield f"{shape} {place_phrase(OPPOSITE[_PLACES[place]])}"
-    for color, noun, side, other_color, other_noun in _RELATION.findall(reason):
-        first = Group(NOUNS[noun], 1, color or None)
-        second = Group(NOUNS[other_noun], 1, other_color or None)
-        yield _turned(Relation(first, OPPOSITE[_SIDES[side]], second))
-    for color, noun, size in _SIZE.findall(reason):
-        yield phrase(Group(NOUNS[noun], 1, color or None, size=_OTHER_SIZE[size]))
+    for *named, place in _PLACE.findall(reason):
+        yield _concise(f"{phrase(_one(*named))} {place_phrase(OPPOSITE[_PLACES[place]])}")
+    for *named, side, size, color, noun in _RELATION.findall(reason):
+        second = _one(size, color, noun)
+        yield _turned(Relation(_one(*named), OPPOSITE[_SIDES[side]], second))
+    for *named, size in _SIZE.findall(reason):
+        yield phrase(replace(_one(*named), size=_OTHER_SIZE[size]))
+
+
+def _one(size: str, color: str, noun: str) -> Group:
+    """One of what the reason names, '' where it leaves size or colour open."""
+    return Group(NOUNS[noun], 1, color or None, size=size or None)
 
 
 def _turned(relation: Relation) -> str:
     """A relation in few enough words: 'a circle right of a star', 'red star left of blue star'."""
-    text = relation_phrase(relation, side=RELATIONS[relation.side][-1])
-    if len(text.split()) > MAX_WORDS:
-        text = re.sub(r"\ban? ", "", text)
-    return text
+    first, second = relation.first, relation.second
+    if first.size and second.size:  # told apart by that, as the reason does where colours do not
+        first, second = replace(first, color=None), replace(second, color=None)
+    relation = replace(relation, first=first, second=second)
+    return _concise(relation_phrase(relation, side=RELATIONS[relation.side][-1]))
+
+
+def _concise(text: str) -> str:
+    """Without articles where the cleaner would have no room for them."""
+    return re.sub(r"\ban? ", "", text) if len(text.split()) > MAX_WORDS else text
 
 
 def _wrong_background(wanted: Reading, seen: Reading) -> Iterator[str]:

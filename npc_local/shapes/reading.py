@@ -2,9 +2,9 @@
 
 Reading is strict: one unknown word refuses the text, because a verifier that skips a word would
 call a wrong image correct. It is wider than what the embedded generator has learned (`wording`):
-digits, capitals, articles and other words for the same are read. The prompt itself is data and
-reaches the generator as it was written, so `read_prompt` refuses what the generator cannot spell,
-and says how to write it.
+digits, capitals, articles, requests ('Draw ...') and other words for the same are read. The prompt
+itself is data and reaches the generator as it was written, so `read_prompt` refuses what the
+generator cannot spell, and says how to write it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ import re
 from collections.abc import Iterable
 
 from npc_local.core.errors import PromptError
-from npc_local.shapes.scene import BACKGROUNDS, COLORS, PAPERS, PATTERNS, SHAPES, Group, Relation
+from npc_local.shapes.scene import (
+    BACKGROUNDS,
+    COLORS,
+    OPPOSITE,
+    PAPERS,
+    PATTERNS,
+    SHAPES,
+    Group,
+    Relation,
+)
 from npc_local.shapes.wording import (
     MOST,
     NOUNS,
@@ -23,6 +32,7 @@ from npc_local.shapes.wording import (
     RELATIONS,
     SIZES,
     Reading,
+    place_phrase,
     say,
     vocabulary,
 )
@@ -35,31 +45,32 @@ _SYNONYMS = {
     **dict.fromkeys(("disk", "disc", "dot"), "circle"),
     **dict.fromkeys(("disks", "discs", "dots"), "circles"),
     **{"plus sign": "cross", "plus signs": "crosses"},
+    **dict.fromkeys(("beside", "alongside", "near", "close to", "side by side with"), "next to"),
 }
 _COUNTS = {word: number for number, word in enumerate((*NUMBERS, "ten", "eleven", "twelve"))}
-_COUNTS |= {"a": 1, "an": 1, "a single": 1, "a pair of": 2, "a couple of": 2}
+_COUNTS |= {"a": 1, "an": 1, "another": 1, "a single": 1, "a pair of": 2, "a couple of": 2}
 _DIGITS = r"\d{1,2}"
 _ALL_SIZES = (*SIZES, "large", "small")
+_PREPOSITIONS = ("on", "at", "in", "to")
+_ENDS = {"top": "above", "upper": "above", "bottom": "below", "lower": "below"}
 _PLACES = {phrase: region for region, phrases in REGIONS.items() for phrase in phrases}
 _PLACES |= {
-    phrase.format(word): region
-    for region, word in (
-        ("left", "left"),
-        ("right", "right"),
-        ("above", "top"),
-        ("below", "bottom"),
-    )
-    for phrase in ("on the {}", "at {}", "to the {}", "on the {} hand side", "in the {} half")
+    f"{preposition} the {word}{part}": region
+    for word, region in {"left": "left", "right": "right", **_ENDS}.items()
+    for preposition in _PREPOSITIONS
+    for part in ("", " side", " hand side", " half", " part")
 }
 _SIDES = {phrase: side for side, phrases in RELATIONS.items() for phrase in phrases}
 _SIDES |= {
-    phrase.format(side): side
+    f"{preposition} the {side}{part} of": side
     for side in ("left", "right")
-    for phrase in ("on the {} of", "at the {} of", "on the {} side of")
+    for preposition in _PREPOSITIONS
+    for part in ("", " side", " hand side")
 }
 _SIDES |= dict.fromkeys(("over", "on top of"), "above")
 _SIDES |= dict.fromkeys(("under", "underneath", "beneath"), "below")
-_SIDES |= dict.fromkeys(("next to", "beside", "alongside", "side by side with"), "beside")
+_SIDES["next to"] = "beside"
+_REQUESTS = ("draw", "paint", "make", "show", "create", "generate", "render", "sketch")
 
 
 def _any(words: Iterable[str]) -> str:
@@ -69,18 +80,47 @@ def _any(words: Iterable[str]) -> str:
 
 _PICTURE = "photo|picture|image|drawing|photograph|painting|illustration"
 _OPENING = re.compile(
-    rf"(?:(?:(?:an?|the) )?(?:{_PICTURE}) (?:of|with|showing) )?(?:there (?:is|are) )?"
+    rf"(?:please )?(?:(?:{_any(_REQUESTS)}) (?:me |us )?)?"
+    rf"(?:(?:(?:an?|the) )?(?:{_PICTURE}) (?:of|with|showing|shows|that shows) )?"
+    r"(?:there (?:is|are) )?"
 )
+_SIZE, _COLOR = _any(_ALL_SIZES), _any(PAPERS)
+# A number and its noun need not agree: GenEval++ writes 'two circle', and an image cannot tell
+# 'a circles' from 'a circle'. The number counts.
 _GROUP = re.compile(
-    rf"(?:the )?(?:(?P<count>{_any(_COUNTS)}|{_DIGITS}) )?(?:(?P<size>{_any(_ALL_SIZES)}) )?"
-    rf"(?:(?P<color>{_any(PAPERS)}) )?(?P<noun>{_any(NOUNS)})"
+    rf"(?:the )?(?:(?P<count>{_any(_COUNTS)}|{_DIGITS}) )?"
+    rf"(?:(?:(?P<size>{_SIZE}) )?(?:(?P<color>{_COLOR}) )?|(?P<early>{_COLOR}) (?P<late>{_SIZE}) )"
+    rf"(?P<noun>{_any(NOUNS)})"
     rf"(?:(?: (?:is|are))? (?P<place>{_any(_PLACES)})(?: of the (?:{_PICTURE}))?)?"
 )
 _RELATION = re.compile(rf"(.+?)(?: (?:is|are))? ({_any(_SIDES)}) (.+)")
+# Places that the world has not: neither its layouts nor its claims know more than the four sides.
+_CORNER = r"(?:top|upper|bottom|lower) (?:left|right)(?: hand)?"
+_CORNER_WORD = re.compile(r"\b(?:top|upper|bottom|lower|left|right)\b")
+_NOWHERE = re.compile(
+    rf"(?:(?:{_any(_PREPOSITIONS)}) )?(?:(?:the|a) )?"
+    r"(?:(?P<middle>(?:very )?(?:middle|cent(?:er|re)|centered|centred))"
+    # 'a star at the top left of a circle' is a relation.
+    rf"|{_CORNER}(?: (?:corner|side|part|quarter))?(?! of (?!the (?:{_PICTURE})))|corner)\b"
+    rf"(?: of the (?:{_PICTURE}))?"
+)
 _GROUND = _any((*PAPERS, *PATTERNS))
-_BACKGROUND = rf"(?:(?:an?|the) )?(?:({_GROUND}) )?(?:({_GROUND}) )?background"
-_BACKGROUND_FIRST = re.compile(rf"(?:(?:on|against) )?{_BACKGROUND}(?: with |, )")
-_BACKGROUND_LAST = re.compile(rf"(?:^|,? (?:on|with|against|and) |, ){_BACKGROUND}$")
+_GROUNDS = rf"(?:({_GROUND}) )?({_GROUND})"
+_BACKGROUND = (
+    rf"(?:(?:an?|the) )?(?:(?:({_GROUND}) )?(?:({_GROUND}) )?background|background of {_GROUNDS})"
+)
+_BACKGROUND_FIRST = re.compile(
+    rf"(?:(?:(?:on|against) )?{_BACKGROUND}|(?:on|against) {_GROUNDS})"
+    r"(?:(?: with |, )(?:there (?:is|are) )?| there (?:is|are) )"
+)
+_BACKGROUND_LAST = re.compile(
+    rf"(?:(?:^|,?(?: is| are)? (?:on|with|against|and) |, ){_BACKGROUND}"
+    rf"|,?(?: is| are)? (?:on|against) {_GROUNDS})$"
+)
+_ADJECTIVE = _any((*_ALL_SIZES, *PAPERS, *PATTERNS))
+# 'a large, red circle', 'a striped and pink background': commas that part no groups.
+_ADJECTIVES = re.compile(rf"\b({_ADJECTIVE})(?:,| and|, and) (?=(?:{_ADJECTIVE})\b)")
+_HYPHEN = re.compile(r"\b(top|upper|bottom|lower|left|right)-(?=(?:left|right|hand)\b)")
 _SYNONYM = re.compile(rf"(?<![^ ,])(?:{_any(_SYNONYMS)})(?![^ ,])")
 
 
@@ -90,7 +130,11 @@ def _words(*texts: Iterable[str]) -> set[str]:
 
 _KNOWN = _words(
     *(_COUNTS, _ALL_SIZES, PAPERS, NOUNS, PATTERNS, _PLACES, _SIDES, _PICTURE.split("|")),
-    ["and", "background", "the", "of", "with", "showing", "against", "there", "is", "are"],
+    *(
+        _REQUESTS,
+        ["please me us and background the of with showing shows that against there is are"],
+    ),
+    ["middle center centre centered centred very corner quarter"],
 )
 # What is one piece of the generator's tokenizer; a capital at the head of a word is the same.
 SPELT = frozenset(
@@ -100,6 +144,8 @@ SPELT = frozenset(
 _SPELT = re.compile(
     rf"(?:{_any(form for word in SPELT for form in (word, word.capitalize()))})?[.,;:!?]*"
 )
+# What a refusal names as one word.
+_WORD = re.compile(r"(?i:next to|close to|side by side with)|\S+")
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _SHOWN = 8  # words that a refusal names
 
@@ -114,7 +160,8 @@ def read_prompt(prompt: str) -> Reading:
     Raises:
         PromptError: as `read`; or more than six things, a background in the colour of a shape, or
             words that the generator's tokenizer takes apart ('2', 'RED', 'disk', 'red,blue'): the
-            message names them and, where there are such words, says the same in the generator's.
+            message names them and says the same in the generator's, or for which of them nothing
+            else can be written.
     """
     reading = read(prompt)
     number = sum(group.count for group in reading.groups)
@@ -125,9 +172,8 @@ def read_prompt(prompt: str) -> Reading:
         papers = ", ".join(BACKGROUNDS)
         raise _refusal(prompt, f"its generator has learned no {color} background, only {papers}")
     if unspelt := _unspelt(prompt):
-        instead = say(reading)
-        advice = ", and no other word for it" if _unspelt(instead) else f"; write {instead!r}"
-        raise _refusal(prompt, f"its generator has not learned {_quoted(unspelt)}{advice}")
+        advice = _instead(unspelt, say(reading))
+        raise _refusal(prompt, f"its generator has not learned {_quoted(unspelt)}; {advice}")
     return reading
 
 
@@ -155,15 +201,28 @@ def _refusal(prompt: str, why: str) -> PromptError:
 
 
 def _unspelt(text: str) -> list[str]:
-    return [word for word in dict.fromkeys(text.split()) if not _SPELT.fullmatch(word)]
+    words = dict.fromkeys(_WORD.findall(text))
+    return [word for word in words if not _SPELT.fullmatch(word)]
+
+
+def _instead(unspelt: list[str], instead: str) -> str:
+    """What to do about words that the generator has not learned, where `instead` says the same."""
+    left = _unspelt(instead)
+    if not left:
+        return f"write {instead!r}"
+    # In the words of the prompt: 'big', not the 'large' that it was read as.
+    words = [word for word in unspelt if _normal(word) in left] or left
+    what = "it" if words == unspelt[:1] == unspelt else _quoted(words)
+    return f"nothing else can be written for {what}"
 
 
 def _normal(text: str) -> str:
     """Small letters, single spaces, no quotes around, commas after words, the world's own words."""
     text = re.sub(r"\s+", " ", text.lower())
     text = text.lstrip(f" {_QUOTES}").rstrip(f" {_QUOTES}.,;:!?")
-    text = re.sub(r" ?[,;] ?", ", ", text)
-    return _SYNONYM.sub(lambda match: _SYNONYMS[match[0]], text)
+    text = _HYPHEN.sub(r"\1 ", re.sub(r" ?[,;] ?", ", ", text))
+    text = _SYNONYM.sub(lambda match: _SYNONYMS[match[0]], text)
+    return _ADJECTIVES.sub(r"\1 ", text)
 
 
 def _short(text: str, most: int) -> str:
@@ -172,6 +231,8 @@ def _short(text: str, most: int) -> str:
 
 def _read(text: str) -> Reading:
     _refuse_unknown_words(text)
+    if nowhere := _NOWHERE.search(text):
+        raise _Unreadable(_no_place(text, nowhere))
     if opening := _OPENING.match(text):
         text = text[opening.end() :]
     background: tuple[str | None, str | None] = None, None
@@ -185,6 +246,7 @@ def _read(text: str) -> Reading:
     if relation := _read_relation(text):
         return Reading((relation.first, relation.second), background, relation)
     parts = re.split(r", and |, | and ", text)
+    _refuse_relation_in_list(text, parts)
     return Reading(tuple(_read_group(part) for part in parts), background)
 
 
@@ -209,13 +271,9 @@ def _read_relation(text: str) -> Relation | None:
 def _read_group(text: str) -> Group:
     match = _GROUP.fullmatch(text)
     if match is None:
-        if _RELATION.fullmatch(text):
-            raise _Unreadable(
-                f"it cannot make sense of {_short(text, 60)!r}: a relation is read between two "
-                "groups, with nothing else beside them"
-            )
         raise _Unreadable(f"it cannot make sense of {_short(text, 60)!r}")
-    noun, color, number = match["noun"], match["color"], match["count"] or "a"
+    noun, number = match["noun"], match["count"] or "a"
+    size, color = match["size"] or match["late"], match["color"] or match["early"]
     if match["count"] is None and noun not in SHAPES:
         raise _Unreadable(f"it needs to know how many {noun}")
     if color is not None and color not in COLORS:
@@ -224,7 +282,42 @@ def _read_group(text: str) -> Group:
     if count == 0:
         raise _Unreadable(f"it cannot be asked for {text!r}: say what there should be")
     region = _PLACES[match["place"]] if match["place"] else None
-    return Group(NOUNS[noun], count, color, region, match["size"])
+    return Group(NOUNS[noun], count, color, region, size)
+
+
+def _refuse_relation_in_list(text: str, parts: list[str]) -> None:
+    """'a cross and a star above a circle': is the cross above the circle, too?"""
+    for part in parts:
+        match = _RELATION.fullmatch(part)
+        if match is None or _GROUP.fullmatch(part) or not _GROUP.match(match[3]):
+            continue
+        side = _SIDES[match[2]]
+        instead = "nothing else can be written for it"
+        if side in OPPOSITE:
+            places = place_phrase(side), place_phrase(OPPOSITE[side])
+            instead = f"write a place for each, {' or '.join(map(repr, places))}"
+        raise _Unreadable(
+            f"it cannot tell what {match[2]!r} compares in {_short(text, 60)!r}: a relation is "
+            f"read between two groups, with nothing else beside them; {instead}"
+        )
+
+
+def _no_place(text: str, match: re.Match[str]) -> str:
+    """Why 'in the middle' or 'in the top left corner' is not read, and what to write instead."""
+    *places, last = (place_phrase(region) for region in REGIONS)
+    why = f"it knows no place {match[0]!r}, only {', '.join(places)} and {last}"
+    sides = [place_phrase(_PLACES[f"at the {word}"]) for word in _CORNER_WORD.findall(match[0])]
+    if sides:
+        return f"{why}; write {' or '.join(map(repr, sides))}"
+    rest = " ".join((text[: match.start()].removesuffix("is ") + text[match.end() :]).split())
+    if match["middle"] and not _NOWHERE.search(rest):
+        try:
+            reading = _read(rest)
+        except _Unreadable:
+            reading = Reading(())
+        if [(group.count, group.region) for group in reading.groups] == [(1, None)]:
+            return f"{why}; write {say(reading)!r}: what is alone is drawn in the middle"
+    return f"{why}; nothing else can be written for it"
 
 
 def _refuse_unknown_words(text: str) -> None:
@@ -235,5 +328,5 @@ def _refuse_unknown_words(text: str) -> None:
 
 
 def _quoted(words: list[str]) -> str:
-    named = ", ".join(repr(_short(word, 30)) for word in words[:_SHOWN])
+    named = ", ".join(repr(_short(word.rstrip(",.;:!?") or word, 30)) for word in words[:_SHOWN])
     return named + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")

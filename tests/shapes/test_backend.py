@@ -163,7 +163,7 @@ def test_the_checklist_and_the_findings_are_the_same_claims():
 
 
 def test_claims_that_read_alike_are_kept_apart():
-    prompt = "a larger red circle on the left and a smaller red circle on the left"
+    prompt = "a larger red circle on the left and a larger red circle on the right"
     verdict = verify(prompt, WRONG)
     truth = [finding.holds for finding in check(read(prompt), detect(WRONG))]
     assert [claim.holds for claim in verdict.claims] == truth

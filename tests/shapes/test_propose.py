@@ -97,8 +97,33 @@ def test_a_relation_is_turned_round(prompt, turned):
         assert turned in useful(prompt, found) or right
 
 
+@pytest.mark.parametrize(
+    ("prompt", "turned"),
+    [
+        (
+            "a larger circle to the left of a smaller circle",
+            "larger circle right of smaller circle",
+        ),
+        (
+            "a larger red circle to the left of a smaller red circle",
+            "larger circle right of smaller circle",
+        ),
+        (
+            "a larger red circle on the left and a smaller red circle",
+            "larger red circle on the right",
+        ),
+    ],
+)
+def test_what_is_told_apart_by_size_is_named_by_it(prompt, turned):
+    seen = scene(thing("small red circle", "left"), thing("large red circle", "right"))
+    found = proposals(prompt, seen)
+    assert found[turned] == "targeted"
+    assert turned in useful(prompt, found)
+
+
 def test_what_is_beside_has_no_other_side():
     seen = scene(thing("red star", "top"), thing("red circle", "bottom"))
+    assert not all(finding.holds for finding in check(read("a star next to a circle"), seen))
     assert errors(proposals("a star next to a circle", seen)) == []
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ import npc_local
 from npc_local.core.errors import PromptError
 from npc_local.shapes.prompts import sample_records
 from npc_local.shapes.reading import SPELT, read, read_prompt
-from npc_local.shapes.scene import Group, Relation
+from npc_local.shapes.scene import COLORS, Group, Relation
 from npc_local.shapes.wording import NOUNS, Reading, benchmark_prompt, say, vocabulary
 from tests.shapes.strategies import PROMPTS, readings
 
 TOP, BOTTOM = Group("star", 1, None, "above"), Group("cross", 1, None, "below")
+CIRCLE, STAR = Group("circle", 1), Group("star", 1)
 PLACED = Group("circle", 1, None, "left"), Group("star", 1, None, "right")
 
 
@@ -65,13 +67,24 @@ PLACED = Group("circle", 1, None, "left"), Group("star", 1, None, "right")
             (Group("star", 1),),
         ),
         ("a\N{NO-BREAK SPACE}star", (Group("star", 1),)),
+        # The number counts, whatever the noun's form.
+        ("two circle", (Group("circle", 2),)),
+        ("a circles", (Group("circle", 1),)),
+        ("a circle and another circle", (Group("circle", 1), Group("circle", 1))),
+        ("a large, red circle", (Group("circle", 1, "red", size="large"),)),
+        ("a red, large circle", (Group("circle", 1, "red", size="large"),)),
+        ("two small and red circles, a star", (Group("circle", 2, "red", size="small"), STAR)),
+        ("a circle on the left-hand side and a star on the right hand side", PLACED),
+        ("a star in the upper half and a cross in the lower half", (TOP, BOTTOM)),
+        ("a star in the upper part of the picture, a cross at the lower side", (TOP, BOTTOM)),
+        ("Draw a red circle", (Group("circle", 1, "red"),)),
+        ("Please paint me a picture of a star.", (Group("star", 1),)),
+        ("make an image that shows a star", (Group("star", 1),)),
+        ("show a drawing of a star", (Group("star", 1),)),
     ],
 )
 def test_what_people_write(prompt, groups):
     assert read(prompt) == Reading(groups)
-
-
-CIRCLE, STAR = Group("circle", 1), Group("star", 1)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +96,7 @@ CIRCLE, STAR = Group("circle", 1), Group("star", 1)
         *(("above", "above"), ("over", "above"), ("on top of", "above"), ("is above", "above")),
         *(("below", "below"), ("under", "below"), ("beneath", "below"), ("underneath", "below")),
         *(("next to", "beside"), ("beside", "beside"), ("alongside", "beside")),
+        *(("near", "beside"), ("close to", "beside"), ("on the left-hand side of", "left")),
     ],
 )
 def test_a_relation_is_no_place(words, side):
@@ -102,6 +116,7 @@ def test_a_relation_is_no_place(words, side):
         # Where the one is in the picture may be said as well.
         ("a star at the top left of a circle", Relation(TOP, "left", CIRCLE)),
         ("a circle to the left of a circle", Relation(CIRCLE, "left", CIRCLE)),
+        ("a circle to the left of another circle", Relation(CIRCLE, "left", CIRCLE)),
     ],
 )
 def test_a_relation_with_all_that_its_groups_may_have(prompt, relation):
@@ -151,6 +166,15 @@ def test_geneval_pp_wording(prompt, groups):
         ("three red circles, on a plain pink background", ("pink", "plain")),
         ("three red circles on a pink striped background", ("pink", "striped")),
         ("a blue background with three red circles", ("blue", None)),
+        ("three red circles on white", ("white", None)),
+        ("three red circles against plain blue", ("blue", "plain")),
+        ("three red circles are on a white background", ("white", None)),
+        ("three red circles on a background of blue", ("blue", None)),
+        ("three red circles on a striped, pink background", ("pink", "striped")),
+        ("a background of striped pink with three red circles", ("pink", "striped")),
+        ("Draw three red circles on white", ("white", None)),
+        ("On white, three red circles", ("white", None)),
+        ("On a white background there are three red circles", ("white", None)),
         ("A photo of a striped background with three red circles", (None, "striped")),
         ("On a dotted white background, three red circles.", ("white", "dotted")),
     ],
@@ -169,8 +193,7 @@ def test_a_background_alone_is_a_prompt():
         ("three clocks and one cat", "does not know 'clocks', 'cat'"),
         ("cat cat cat", "does not know 'cat'."),
         ("thirteen circles", "does not know 'thirteen'"),
-        ("a circle near a star", "does not know 'near'"),
-        ("a star in the middle", "does not know 'middle'"),
+        ("a circle around a star", "does not know 'around'"),
         ("exactly two stars", "does not know 'exactly'"),
         ("(red circle:1.2)", "does not know '(red', 'circle:1.2)'"),
         ("100 circles", "does not know '100'"),
@@ -193,8 +216,10 @@ def test_a_background_alone_is_a_prompt():
         ("a pink circle", "its shapes are red, yellow, green, blue, purple, black, not pink"),
         ("a star on a red blue background", "background cannot be red and blue"),
         ("a star on a dotted striped background", "background cannot be dotted and striped"),
-        ("a cross and a star above a circle", "between two groups, with nothing else beside"),
-        ("a star above a circle above a cross", "between two groups, with nothing else beside"),
+        ("a red and blue circle", "cannot make sense of 'a red blue circle'"),
+        ("a large red small circle", "cannot make sense of"),
+        ("a star on black and white", "background cannot be black and white"),
+        ("a star above on the left", "cannot make sense of 'a star above on the left'"),
         ("a star on a background", "neither colour nor pattern"),
         ("a white background with a star on a pink background", "sense of 'a star on a pink backg"),
         ("red", "cannot make sense of 'red'"),
@@ -216,7 +241,60 @@ def test_refusals_say_what_is_wrong_and_what_is_known(prompt, said):
     assert str(error) == f"{error.message}\n{error.hint}"
 
 
-@pytest.mark.parametrize("prompt", ["x" * 10_000, "circle " * 10_000, "a circle and " * 5_000])
+@pytest.mark.parametrize(
+    ("prompt", "compared"),
+    [
+        ("a cross and a star above a circle", "above"),
+        ("a star is above a circle and a cross", "above"),
+        ("a star above a circle, and a cross on the left", "above"),
+        ("a star above a circle above a cross", "above"),
+        ("a cross, a star on the left of a circle", "on the left of"),
+        ("a cross and a star next to a circle on a pink background", "next to"),
+    ],
+)
+def test_a_relation_in_a_list_is_refused_by_name(prompt, compared):
+    """The cross may be above the circle as well, or only there."""
+    with pytest.raises(PromptError) as caught:
+        read(prompt)
+    assert f"cannot tell what {compared!r} compares in 'a " in caught.value.message
+    assert "between two groups, with nothing else beside" in caught.value.message
+    instead = caught.value.message.rpartition("; ")[2]
+    assert instead.startswith("write a place for each" if compared != "next to" else "nothing else")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "place", "instead"),
+    [
+        ("a star in the middle", "in the middle", "write 'a star'"),
+        ("Draw a star in the center.", "in the center", "write 'a star'"),
+        (
+            "a red star is in the very centre of the picture on a pink background",
+            "in the very centre of the picture",
+            "write 'a red star on a pink background'",
+        ),
+        ("the centered star", "the centered", "write 'a star'"),
+        ("a star in the middle and a cross", "in the middle", "nothing else can be written for it"),
+        ("two stars in the middle", "in the middle", "nothing else can be written for it"),
+        ("a star in the middle of a circle", "in the middle", "nothing else can be written"),
+        ("a star in the top left corner", "in the top left corner", "'at the top' or 'on the left"),
+        ("a star in the lower-right", "in the lower right", "'at the bottom' or 'on the right'"),
+        ("a star in a corner", "in a corner", "nothing else can be written for it"),
+    ],
+)
+def test_a_place_that_the_world_has_not_is_refused_by_name(prompt, place, instead):
+    with pytest.raises(PromptError) as caught:
+        read(prompt)
+    assert f"it knows no place {place!r}, only on the left" in caught.value.message
+    assert instead in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("x" * 10_000, "circle " * 10_000, "a circle and " * 5_000, "middle " * 5_000),
+        *("large, " * 5_000, "a star above " * 2_000, "in the top left " * 2_000),
+    ],
+)
 @pytest.mark.parametrize("reader", [read, read_prompt])
 def test_refusals_of_long_prompts_stay_short(reader, prompt):
     with pytest.raises(PromptError) as caught:
@@ -267,9 +345,28 @@ def test_a_prompt_within_the_world_is_read_as_any_text(prompt):
         ("a star,a cross", "has not learned 'star,a'; write 'a star and a cross'"),
         ("a blac\N{KELVIN SIGN} star", "write 'a black star'"),
         # There is no other word for it.
-        ("a star next to a cross", "has not learned 'next', and no other word for it."),
-        ("a large star", "has not learned 'large', and no other word for it."),
-        ("a star on a plain pink background", "has not learned 'plain', and no other word for it."),
+        (
+            "a star next to a cross",
+            "has not learned 'next to'; nothing else can be written for it.",
+        ),
+        ("a star beside a cross", "has not learned 'beside'; nothing else can be written for it."),
+        ("a large star", "has not learned 'large'; nothing else can be written for it."),
+        ("a large, red star", "has not learned 'large'; nothing else can be written for it."),
+        ("a big star", "has not learned 'big'; nothing else can be written for it."),
+        ("a small star", "has not learned 'small'; nothing else can be written for it."),
+        ("a big disk", "has not learned 'big', 'disk'; nothing else can be written for 'big'."),
+        (
+            "2 stars close to a cross",
+            "has not learned '2', 'close to'; nothing else can be written for 'close to'.",
+        ),
+        (
+            "a star on a plain pink background",
+            "has not learned 'plain'; nothing else can be written for it.",
+        ),
+        ("Draw a red star", "has not learned 'Draw'; write 'a red star'."),
+        ("a star in the upper half", "write 'a star at the top'."),
+        ("a star left of another star", "write 'a star to the left of a star'."),
+        ("a pink background with a star", "write 'a star on a pink background'."),
         ("three clocks", "does not know 'clocks'"),
         ("", "names no shape"),
     ],
@@ -300,6 +397,39 @@ def test_a_prompt_that_cannot_be_spelt_is_said_in_words_that_can(reading, data):
         else:
             with pytest.raises(PromptError):
                 read_prompt(say(reading))
+
+
+_FRAMES = ("{}", "Draw {}", "please make me {}", "show an image of {}", "A drawing of {}.")
+_GROUNDS = ("{} on a {} background", "{} on {}", "{} on a background of {}", "{}, {} background")
+_GROUNDS += ("on {1}, {0}", "a {1} background with {0}", "on a {1} background there is {0}")
+
+
+@settings(max_examples=300)
+@given(readings(), st.sampled_from(_FRAMES), st.sampled_from(_GROUNDS), st.data())
+def test_a_reading_is_the_same_in_whatever_words_people_put_it(reading, frame, ground, data):
+    text = say(replace(reading, background=(None, None))) if reading.groups else ""
+    words = [word for word in reversed(reading.background) if word]
+    if text and words:
+        text = ground.format(text, data.draw(st.sampled_from([" ", ", "])).join(words))
+    elif words:
+        text = f"a {' '.join(words)} background"
+    for word, others in (
+        ("on the left", ["on the left-hand side", "in the left half"]),
+        ("at the top", ["in the upper half", "on the upper side"]),
+        ("next to", ["near", "beside"]),
+    ):
+        text = text.replace(word, data.draw(st.sampled_from([word, *others])))
+    for size in ("larger", "smaller", "large", "small"):
+        for color in COLORS:
+            adjectives = (f"{size}, {color}", f"{color}, {size}", f"{size} and {color}")
+            text = text.replace(f"{size} {color} ", data.draw(st.sampled_from(adjectives)) + " ")
+    assert read(frame.format(text)) == reading
+
+
+@given(readings(), st.sampled_from(["middle", "center", "top left corner", "lower right"]))
+def test_a_place_unknown_is_named_whatever_it_is_said_of(reading, place):
+    with pytest.raises(PromptError, match=f"knows no place 'in the {place}'"):
+        read(f"a star in the {place} and {say(reading)}")
 
 
 @given(PROMPTS)
