@@ -10,7 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from npc_local.agents.inflection import DIGITS, NUMBERS, bases, ends_in_s
+from npc_local.agents.counts import counted, is_count
+from npc_local.agents.inflection import bases, ends_in_s
 from npc_local.core.prompt_markup import words as words_of
 from npc_local.core.prompts import is_control
 from npc_local.core.records import Negative, Rejected
@@ -20,7 +21,11 @@ MAX_WORDS = 6
 _NUMBERING = re.compile(r"^(?:\(?\d+[.):]|[-*\u2022\u2013\u2014])\s+")
 _QUOTES = "\"'`\u201c\u201d\u2018\u00ab\u00bb"
 _TRAILING = ".,;:!?\u2026"
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_WORD = re.compile(
+    r"(?<![^\W_])[^\W\d_](?:\.[^\W\d_])+(?![^\W_])\.?"  # "u.s."
+    r"|\d{1,3}(?:,\d{3})+(?!\d)"
+    r"|[^\W_]+(?:'[^\W_]+)*"
+)
 _TOKEN = re.compile(rf"{_WORD.pattern}|[,;:.!?()\n]")
 _NEGATIONS = frozenset(
     ("no", "not", "non", "none", "nor", "never", "without", "cannot", "zero", "absent", "absence")
@@ -54,7 +59,7 @@ _LABEL = re.compile(
     r"^(?:(?:un)?targeted|negatives?)(?: (?:negatives?|prompts?))? ?[:=\u2013-] ?(?=\w)"
 )
 
-# A word can come from several: "planing" is of plan or plane. These are all that it may be.
+# A word can come from several: "axes" is of axe or axis. These are all that it may be.
 Lemmas = tuple[frozenset[str], ...]
 
 
@@ -69,13 +74,13 @@ def clean(
     circle" is not what "two circles" asks for. Up to two words of one thing may be left out: "three
     laptops" is asked for by "three open laptops", "red circle" not by "a red star and a circle".
     """
-    wanted = _TOKEN.findall(_plain(words_of(prompt)))
+    wanted = counted(_TOKEN.findall(_plain(words_of(prompt))))
     usable: list[Negative] = []
     rejected: list[Rejected] = []
     seen: list[Lemmas] = []
     for negative in negatives:
         text = _tidy(negative.text)
-        lemmas = tuple(map(bases, _bare(_WORD.findall(text))))
+        lemmas = tuple(map(bases, _bare(counted(_WORD.findall(text)))))
         reason = _fault(text)
         if reason is None and any(_same(lemmas, other) for other in seen):
             reason = "duplicate"
@@ -126,7 +131,7 @@ def _fault(text: str) -> str | None:
 def _echoes(words: Sequence[str]) -> bool:
     """Tell whether words are only those of the instructions, or have one that no image shows."""
     telling = [word for word in words if word not in _BESIDE_INSTRUCTIONS | _ARTICLES]
-    telling = [word for word in telling if word not in NUMBERS and not word.isdecimal()]
+    telling = [word for word in telling if not is_count(word)]
     echoed = [word for word in telling if word in _INSTRUCTIONS]
     return "untargeted" in words or (bool(echoed) and len(echoed) == len(telling))
 
@@ -170,8 +175,7 @@ def _following(prompt: Sequence[str], at: int) -> Iterator[int]:
             paused = paused or prompt[at] not in _BORDERS
         elif (
             word in _BORDERS
-            or word in NUMBERS
-            or word in DIGITS
+            or is_count(word)
             or _negates(word)
             or ends_in_s(word)
             or (skipped and word.endswith("ing"))
@@ -200,7 +204,7 @@ def _bare(words: Sequence[str]) -> Sequence[str]:
 def _asked_lemmas(word: str) -> frozenset[str]:
     """Return the lemmas of a word of the prompt: there, "a" and "one" are the same number."""
     lemmas = bases(word)
-    return lemmas | {"a", "one"} if word in _ARTICLES or "one" in lemmas else lemmas
+    return lemmas | {"a", "1"} if word in _ARTICLES or "1" in lemmas else lemmas
 
 
 def _same(some: Lemmas, others: Lemmas) -> bool:

@@ -7,16 +7,16 @@ bases are not always words themselves. What a phrase is made of is the cleaner's
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 
-NUMBERS = (
-    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve"),
-)
-DIGITS = {str(number): word for number, word in enumerate(NUMBERS, start=1)}
+from npc_local.agents.counts import in_digits
+
 _STEPS = 3  # "skises" is of "skis", which is of "ski"
 _VOWELS = frozenset("aeiouy")
+# A verb of one syllable doubles its last letter: "staring" is of "stare", "starring" of "star".
+_DOUBLING = re.compile(r"(?:[^aeiou]*qu|[^aeiou]+|)[aeiouy][^aeiouywx]")
 # Endings of a plural and of its singular: words, alone and in compounds ("grandchildren"), ...
 _IRREGULAR_NOUNS = (
     *(("men", "man"), ("children", "child"), ("feet", "foot"), ("teeth", "tooth")),
@@ -25,12 +25,15 @@ _IRREGULAR_NOUNS = (
 )
 # ... and endings, of which at least two letters are left.
 _ENDINGS = (
-    *(("ves", "f"), ("ies", "y"), ("ia", "ium"), ("i", "us"), ("ae", "a"), ("eaux", "eau")),
-    *(("ices", "ex"), ("ices", "ix"), ("zzes", "z")),
+    *(("ves", "f"), ("ies", "y"), ("ies", "ey"), ("aves", "aff"), ("ae", "a"), ("eaux", "eau")),
+    *(("ices", "ex"), ("ices", "ix"), ("yces", "yx"), ("nges", "nx"), ("zzes", "z")),
+    *(("a", "um"), ("mata", "ma"), ("i", "us"), ("i", "o"), ("podes", "pus")),
 )
 _IRREGULAR_WORDS = """
     dice die, criteria criterion, phenomena phenomenon, strata stratum, spectra spectrum,
-    polyhedra polyhedron, automata automaton, genera genus, gasses gas,
+    polyhedra polyhedron, automata automaton, genera genus, corpora corpus, ganglia ganglion,
+    mitochondria mitochondrion, cherubim cherub, seraphim seraph, brethren brother, pence penny,
+    passersby passerby, octopii octopus, cactii cactus, gasses gas,
     sat sit, ran run, stood stand, held hold, flew fly, flown fly, wore wear, worn wear, rode ride,
     ridden ride, ate eat, eaten eat, lying lie, lain lie, dying die, tying tie, drew draw,
     drawn draw, broke break, broken break, does do, goes go, went go, gone go,
@@ -54,7 +57,14 @@ _NO_PLURALS_TEXT = """
     tennis this trellis us was yes
 """
 _NO_PLURALS = frozenset(_NO_PLURALS_TEXT.split())
-_NOUNS_IN_ING = frozenset({"ceiling", "earring", "evening", "herring", "morning", "pudding"})
+# These are of no verb, or of one that is not the noun it looks like.
+_NO_VERBS_TEXT = """
+    bowling boxing ceiling clothing earring evening herring morning pudding stocking
+    rugged wicked
+"""
+_NO_VERBS = frozenset(_NO_VERBS_TEXT.split())
+# Of these, "-ies" is of "-y" only.
+_NOT_OF_EY = frozenset({"allies", "stories"})
 _SPELLINGS = (("gray", "grey"), ("colour", "color"))
 
 
@@ -62,7 +72,7 @@ _SPELLINGS = (("gray", "grey"), ("colour", "color"))
 def bases(word: str) -> frozenset[str]:
     """Return all that a word, in any form and spelling, may come from, itself included."""
     word = _plain(word)
-    forms = frontier = {DIGITS.get(word, word)}
+    forms = frontier = {in_digits(word)}
     for _ in range(_STEPS):
         frontier = {base for form in frontier for base in _before(form)} - forms
         forms = forms | frontier
@@ -75,10 +85,10 @@ def ends_in_s(word: str) -> bool:
 
 
 def _plain(word: str) -> str:
-    """Return a word in one spelling: no case, no accents, no possessive."""
+    """Return a word in one spelling: no case, accents, possessive or dots ("u.s.")."""
     decomposed = unicodedata.normalize("NFKD", word.casefold())
     letters = "".join(sign for sign in decomposed if not "\u0300" <= sign <= "\u036f")
-    word = unicodedata.normalize("NFC", letters).removesuffix("'s")
+    word = unicodedata.normalize("NFC", letters).removesuffix("'s").replace(".", "")
     for spelling, other in _SPELLINGS:
         word = word.replace(spelling, other)
     return word
@@ -96,6 +106,7 @@ def _singulars(word: str) -> set[str]:
         for endings, left in ((_IRREGULAR_NOUNS, 0), (_ENDINGS, 2))
         for plural, singular in endings
         if word.endswith(plural) and len(word) >= len(plural) + left
+        if singular != "ey" or word not in _NOT_OF_EY
     }
     if word.endswith("s") and len(word) > 2 and word not in _NO_PLURALS and not _is_double(word):
         singulars.add(word[:-1])
@@ -122,11 +133,12 @@ def _verbs(word: str) -> set[str]:
     verbs: set[str] = set()
     for ending in ("ing", "ed"):
         base = word.removesuffix(ending)
-        if base == word or len(base) < 3 or not _VOWELS & set(base) or word in _NOUNS_IN_ING:
+        if base == word or len(base) < 3 or not _VOWELS & set(base) or word in _NO_VERBS:
             continue
-        verbs.add(base)
+        if not _DOUBLING.fullmatch(base):
+            verbs.add(base)
         if base[-1] == "u" or base[-1] not in _VOWELS:
-            verbs.add(f"{base}e")  # "rid" and "ride" for "riding"
+            verbs.add(f"{base}e")
         if base[-1] == base[-2]:
             verbs.add(base[:-1])
         if ending == "ed" and base.endswith("i"):

@@ -174,6 +174,20 @@ def test_what_the_prompt_asks_for_in_another_form(text, prompt):
         ("cats on a mat", "cats on mat"),
         ("12 eggs", "twelve eggs"),
         ("eleven eggs", "11 eggs"),
+        ("thirteen eggs", "13 eggs"),
+        ("20 eggs", "twenty eggs"),
+        ("a hundred eggs", "100 eggs"),
+        ("100 eggs", "one hundred eggs"),
+        ("hundred eggs", "a hundred eggs"),
+        ("1,000 eggs", "a thousand eggs"),
+        ("24 eggs", "two dozen eggs"),
+        ("twenty-one eggs", "21 eggs"),
+        ("2x cats", "two cats"),
+        ("two cats", "2 x cats"),
+        ("us flag", "three U.S. flags"),
+        ("U.S. flag", "a us flag"),
+        ("U.S.A. flag", "a USA flag"),
+        ("monkey", "two monkies"),
         ("clear sky", "clear skies"),
         ("flies", "a fly"),
         ("camera lens", "camera lenses"),
@@ -222,6 +236,14 @@ def test_what_the_prompt_asks_for_in_much_the_same_words(text, prompt):
         ("dogs", "a park with a lack of dogs"),
         ("dogs", "zero dogs in a park"),
         ("cafe", "dark caves"),
+        ("star", "a man staring at the sky"),
+        ("car", "a caring nurse"),
+        ("plan", "a man planing a board"),
+        ("one hundred cats", "one cat"),
+        ("thirteen cats", "thirty cats"),
+        ("two cats", "twenty-two cats"),
+        ("twenty cats", "twenty-two cats"),
+        ("red cat", "red roses, thirteen cats"),
     ],
 )
 def test_what_the_prompt_does_not_ask_for_though_its_words_are_there(text, prompt):
@@ -385,6 +407,38 @@ def test_labels_and_markup_are_peeled_off(written, tidy):
 )
 def test_markup_of_other_tools_asks_for_nothing(text, prompt, usable):
     assert bool(kept(text, prompt=prompt)) is usable
+
+
+UNITS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+UNITS = ["", *f"{UNITS} sixteen seventeen eighteen nineteen".split()]
+TENS = ["", "", *["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]]
+
+
+def in_words(number):
+    """A number below a million, spelt out."""
+    if number >= 1000:
+        return f"{in_words(number // 1000)} thousand {in_words(number % 1000)}".strip()
+    if number >= 100:
+        return f"{UNITS[number // 100]} hundred {in_words(number % 100)}".strip()
+    if number < 20:
+        return UNITS[number]
+    return f"{TENS[number // 10]} {UNITS[number % 10]}".strip()
+
+
+@given(st.integers(1, 999_999), st.integers(1, 999_999))
+def test_a_number_is_the_same_however_it_is_spelt(number, other):
+    spellings = [
+        in_words(number),
+        in_words(number).replace("ty ", "ty-"),
+        f"{number:,}",
+        f"{number}x",
+    ]
+    for spelling in spellings:
+        phrase = f"{spelling} cats"
+        if len(phrase.split()) <= MAX_WORDS:
+            assert reason(phrase, f"a room with {number} cats") == "the prompt asks for it"
+            assert (kept(phrase, prompt=f"{other} cats") == []) is (number == other)
+        assert reason(f"{number} cats", f"a room with {spelling} cats") == "the prompt asks for it"
 
 
 def test_a_fallback_stays_marked():
