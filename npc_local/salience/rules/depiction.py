@@ -1,7 +1,8 @@
 """Which words of a prompt say what the picture is, not what it shows: medium, style, request.
 
 A picture, a painting or a photo that is a thing in the scene ("a painting on the wall", "a wooden
-picture frame", "two dogs and one portrait") is none of these words.
+picture frame", "two dogs and one portrait") is none of these words, nor is one that is all there is
+("a small framed photograph").
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from npc_local.salience.rules.words import (
     ART,
     ART_MODIFIERS,
     ARTICLES,
+    FUNCTION_WORDS,
+    HUNG,
     LOOKS,
     MADE,
     MEDIA,
@@ -26,6 +29,7 @@ from npc_local.salience.rules.words import (
     REQUESTS,
     STYLE_NOUNS,
     STYLE_WORDS,
+    SURFACES,
     VIEWS,
     is_colour,
     is_number,
@@ -48,8 +52,9 @@ def depicting(words: Sequence[Word]) -> set[int]:
     """Return the indices of words about the picture itself, and of "the size of" and its like."""
     segments = list(_segments(words))
     styles = {first: last for first, last in segments if _is_style(words, segments, first, last)}
+    openings = _openings(words, segments, styles)
     hidden = {at for first, last in styles.items() for at in range(first, last)}
-    hidden |= _openings(words, segments, styles) | _mentions(words)
+    hidden |= {at for at in openings if words[at].text in REQUESTS} | _mentions(words)
     credited = 0  # the words before it are done with, to the end of a segment
     for at, word in enumerate(words):
         after = _text(words, at + 1)
@@ -73,7 +78,8 @@ def depicting(words: Sequence[Word]) -> set[int]:
         if credits and at >= credited:
             credited = _segment_end(words, at)
             hidden |= set(range(at, credited))
-    return hidden
+    shown = (word for at, word in enumerate(words) if at not in hidden | openings and word.is_word)
+    return hidden | openings if any(word.text not in FUNCTION_WORDS for word in shown) else hidden
 
 
 def _text(words: Sequence[Word], at: int) -> str:
@@ -196,6 +202,8 @@ def _is_itself(words: Sequence[Word], start: int, at: int) -> bool:
     reach = {word.text for word in words[at + 2 : at + 6]}
     if after == "with":
         return "frame" not in reach  # "a painting with a golden frame"
+    if after == "of" and _hangs(words, start, at):
+        return False
     if after in _SHOWING | MADE or not after:
         return True
     if after == "in":
@@ -214,6 +222,25 @@ def _is_itself(words: Sequence[Word], start: int, at: int) -> bool:
         named = named and (described or words[at].text not in {"photo", "photograph"})
         return not (named and _lists(words, at + 1))
     return after in _STOPS
+
+
+def _hangs(words: Sequence[Word], start: int, at: int) -> bool:
+    """Tell whether a picture of something is fixed to a wall: "a poster of a band on a wall".
+
+    Of a painting or a photo, what it shows may be there instead: "a photo of a clock on a wall".
+    """
+    if any(word.text == "framed" for word in words[start:at]):
+        return True
+    if words[at].text not in HUNG:
+        return False
+    behind = range(at + 2, min(at + 2 + _REACH, len(words)))
+    for index in behind:
+        word = words[index]
+        if word.text in _STOPS or word.tag.startswith("VB"):
+            return False
+        if word.text == "on":
+            return bool({word.text for word in words[index + 1 : index + 6]} & SURFACES)
+    return False
 
 
 def _is_manner(words: Sequence[Word], at: int) -> bool:

@@ -65,7 +65,8 @@ def _calm(prompt: str) -> str:
     breaks and what has no width would be taken for parts of words.
     """
     text = spaced(prompt).translate(
-        {0x2019: "'", 0x2018: "'", 0x201C: '"', 0x201D: '"', 10: " ", 13: " "}
+        {0x2019: "'", 0x2018: "'", **dict.fromkeys(map(ord, "\u201c\u201d\u201e\xab\xbb"), '"')}
+        | {10: " ", 13: " "}
     )
     letters = [letter for letter in text if letter.isalpha()]
     if len(letters) > 3 and sum(map(str.isupper, letters)) > 0.7 * len(letters):

@@ -9,7 +9,9 @@ from npc_local.salience.rules.grammar import Word
 from npc_local.salience.rules.words import (
     DEMONYMS,
     FUNCTION_WORDS,
+    GERUND_NOUNS,
     NOUN_ENDINGS,
+    RELATIONS,
     SIZES,
     is_adjective,
     is_colour,
@@ -54,6 +56,10 @@ def _tag(words: Sequence[Word], at: int) -> str:
     # "autumn leaves", unless something is left
     if word.text == "leaves" and (after is None or after.tag not in _AFTER_LEAVES):
         return "NNS"
+    # "painting next to a cat": where nobody paints, it is a thing
+    spatial = after is not None and (after.tag == "IN" or after.text in RELATIONS | {"next"})
+    if before is None and word.tag == "VBG" and word.text in GERUND_NOUNS and spatial:
+        return "NN"
     # "a wood elf": all pronouns are known words
     if word.tag == "PRP" and word.text not in FUNCTION_WORDS:
         return "NN"

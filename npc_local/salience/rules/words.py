@@ -141,8 +141,8 @@ ART = _set(
 # These are hardly ever things in a scene.
 LOOKS = _set("photography render renders rendering renderings selfie close-up closeup shot")
 VIEWS = _set("scene view depiction")
-# What a picture does, how it was made, what it is made on; where a photo is kept, and what is made
-# for pictures: "a photo in an album", "a picture frame".
+# What a picture does, how it was made, which pictures are hung up and where, what it is made on;
+# where a photo is kept, and what is made for pictures: "a photo in an album", "a picture frame".
 PICTURE_VERBS = _set(
     """showing shows show depicting depicts featuring features containing contains capturing
     captures portraying portrays illustrating"""
@@ -151,6 +151,8 @@ MADE = _set(
     """taken shot made drawn painted captured rendered done created inspired seen styled
     photographed"""
 )
+HUNG = _set("poster posters print prints mural murals collage collages")
+SURFACES = _set("wall walls door doors fridge refrigerator billboard board corkboard pole ceiling")
 PICTURE_GROUNDS = _set("canvas paper silk parchment linen film instagram")
 PICTURE_KEEPERS = _set(
     """frame frames album albums museum gallery book books hand hands locket wallet drawer box
