@@ -24,6 +24,7 @@ _TRAILING = ".,;:!?\u2026"
 _WORD = re.compile(
     r"(?<![^\W_])[^\W\d_](?:\.[^\W\d_])+(?![^\W_])\.?"  # "u.s."
     r"|\d{1,3}(?:,\d{3})+(?!\d)"
+    r"|passers?-by(?![^\W_])"
     r"|[^\W_]+(?:'[^\W_]+)*"
 )
 _TOKEN = re.compile(rf"{_WORD.pattern}|[,;:.!?()\n]")

@@ -188,6 +188,8 @@ def test_what_the_prompt_asks_for_in_another_form(text, prompt):
         ("U.S. flag", "a us flag"),
         ("U.S.A. flag", "a USA flag"),
         ("monkey", "two monkies"),
+        ("passers-by", "a passerby"),
+        ("three passersby", "three passers-by"),
         ("clear sky", "clear skies"),
         ("flies", "a fly"),
         ("camera lens", "camera lenses"),
