@@ -224,8 +224,8 @@ def test_whoever_reads_no_further_leaves_the_run_to_its_end(home):
 
 def test_bad_input_is_refused_once_and_without_a_child(home):
     (home / "p.txt").write_text("one\n\x07\n")
-    code, lines, err = run(home, "not at all")
-    assert (code, lines) == (3, [])
+    code, [refusal], err = run(home, "not at all")
+    assert (code, refusal["status"], refusal["exit_code"]) == (3, "error", 3)
     assert err.count("error: p.txt, line 2: the prompt has the control character") == 1
     assert children(home) == []
 
