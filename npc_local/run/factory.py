@@ -200,7 +200,9 @@ def _generators(profile: ResolvedProfile) -> list[Generator]:
             'more_devices; leave them out, or choose gpu = "resident"'
         )
     devices = [settings.device, *settings.more_devices]
-    return [DiffusersGenerator(settings.model_copy(update={"device": one})) for one in devices]
+    return [
+        DiffusersGenerator(settings.model_copy(update={"device": device})) for device in devices
+    ]
 
 
 def _open_scorer(profile: ResolvedProfile, generator: Generator) -> tuple[Scorer, bool]:

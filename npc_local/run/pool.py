@@ -120,9 +120,9 @@ def resident_in_flight(agents: int, generators: int) -> int:
 
 
 def phased_in_flight(height: int, width: int, candidates: int) -> int:
-    """Return how many prompts to have in flight where models take turns: as memory allows.
+    """Return how many prompts to have in flight where models share a GPU: as memory allows.
 
-    A turn serves all of them, and each turn costs a swap of models. A prompt may hold 1 +
+    An exchange of models serves all of them, and takes long. A prompt may hold 1 +
     `candidates` images of `height` x `width` pixels.
     """
     prompt = (1 + candidates) * height * width * 3

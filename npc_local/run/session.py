@@ -94,15 +94,15 @@ async def open_session(
         components = await stack.enter_async_context(
             open_components(profile, logs=logs, judge=judge, on_status=on_status, admit=admit)
         )
-        kept = None
+        opened = None
         if journal is not None:
             on_status(
                 "reading the models' files, to tell whether they are the same when this goes on"
             )
             identity = await asyncio.to_thread(run_identity, profile, components)
-            kept = stack.enter_context(open_journal(journal, {**identity, **(same or {})}))
-            stack.enter_context(_noticed(kept, on_status))
-        yield Stages(components, kept, agents=agents, on_step=on_step)
+            opened = stack.enter_context(open_journal(journal, {**identity, **(same or {})}))
+            stack.enter_context(_noticed(opened, on_status))
+        yield Stages(components, opened, agents=agents, on_step=on_step)
 
 
 @contextmanager

@@ -67,9 +67,9 @@ class Stages:
     Without a journal nothing is looked up or kept, no key is computed, no file is hashed, and what
     a stage costs is not counted, as nothing would hold it. With one, a stage that is asked for
     twice, at once or later, is done once. Whoever is cancelled stops waiting; a stage that nobody
-    waits for any more is cancelled, except that a generator finishes its image and an answer that
-    is there is still kept. An error is never kept as an answer: all who wait see it, and the next
-    request tries again.
+    waits for any more is cancelled, an image in the making at its next denoising step, but an
+    answer that is there is still kept. An error is never kept as an answer: all who wait see it,
+    and the next request tries again.
 
     Attributes:
         components: who does the work.

@@ -112,12 +112,12 @@ class Link:
         self._skip = 0
         self._socket: socket.socket | None = None
         if (handed_over := os.environ.pop(_VARIABLE, None)) is not None:
-            found = json.loads(handed_over)
-            self.directory, self._skip = Path(found["directory"]), found["printed"]
-            with open(found["content"], "rb") as stream:
+            handed = json.loads(handed_over)
+            self.directory, self._skip = Path(handed["directory"]), handed["printed"]
+            with open(handed["content"], "rb") as stream:
                 stream.seek(0)  # another child may have read it
                 self.content = stream.read()
-            self._socket = socket.socket(fileno=found["descriptor"])
+            self._socket = socket.socket(fileno=handed["descriptor"])
             self._socket.set_inheritable(False)
             faulthandler.enable()  # of a child that crashes, at least where
             threading.Thread(target=self._end_with_parent, daemon=True).start()

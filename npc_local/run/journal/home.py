@@ -20,6 +20,7 @@ from npc_local.run.journal.database import IDENTITY, readable_errors
 from npc_local.run.journal.differences import differences
 from npc_local.run.journal.images import DAMAGED
 
+_CODE = "code."  # of an identity: digests, which tell people nothing
 _BEFORE = {runlock.NAME, "logs", "images", DAMAGED}  # what a run may have before its database
 
 
@@ -85,11 +86,23 @@ def _part(tree: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse(directory: Path, changes: Sequence[str]) -> None:
-    if changes:
-        raise ConfigError(
-            f"{directory}: a run with other settings ({'; '.join(changes)}); set them back, or "
-            "begin a new run in a new directory"
-        )
+    """Refuse to go on if something differs, saying what can be done about it.
+
+    Raises:
+        ConfigError: something does.
+    """
+    if not changes:
+        return
+    settings = [change for change in changes if not change.startswith(_CODE)]
+    code = [change[len(_CODE) :].partition(":")[0] for change in changes if change not in settings]
+    said = [*settings, *([f"the code of {', '.join(code)}"] if code else [])]
+    what, back = "a run with other settings", "set them back"
+    if not settings:
+        what, back = "a run of another version of npc-local", "go on with that version"
+    raise ConfigError(
+        f"{directory}: {what} ({'; '.join(said)}); {back}, or begin a new run in a new directory: "
+        "--fresh, or another --out"
+    )
 
 
 def identify(directory: Path, database: sqlite3.Connection, identity: Mapping[str, Any]) -> None:
@@ -102,11 +115,11 @@ def identify(directory: Path, database: sqlite3.Connection, identity: Mapping[st
     file = directory / IDENTITY
     now = json.loads(canonical(identity))
     with readable_errors(directory / journal_file.NAME):
-        found = database.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()
-        there = _read_identity(file) if found is None else json.loads(found[0])
+        row = database.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()
+        there = _read_identity(file) if row is None else json.loads(row[0])
         if there is not None:
             _refuse(directory, differences(there, now))
-        if found is None:
+        if row is None:
             database.execute("INSERT INTO meta VALUES ('identity', ?)", (canonical(now),))
     if _read_identity(file) != now:
         write_durably(file, (json.dumps(now, indent=2) + "\n").encode())
@@ -115,7 +128,7 @@ def identify(directory: Path, database: sqlite3.Connection, identity: Mapping[st
 def _read_identity(file: Path) -> dict[str, Any] | None:
     """Return what identity.json says, or None if it is not there or damaged."""
     try:
-        found = json.loads(file.read_bytes())
+        identity = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return identity if isinstance(identity, dict) else None

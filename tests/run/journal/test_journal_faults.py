@@ -517,6 +517,28 @@ def test_another_run_s_settings_are_refused_one_by_one(tmp_path):
         assert len(list(journal.rows())) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "a run of another version of npc-local (the code of caption, verify); go on with"),
+        (
+            {"votes": 3},
+            "a run with other settings (votes: 1 there, 3 now; the code of caption, ver",
+        ),
+    ],
+)
+def test_a_run_of_other_code_is_refused_in_words_and_with_what_to_do(tmp_path, change, said):
+    there = {"votes": 1, "code": {"caption": "a" * 64, "verify": "b" * 64, "rank": "c" * 64}}
+    now = there | change | {"code": {"caption": "d" * 64, "verify": "e" * 64, "rank": "c" * 64}}
+    with Journal.open(tmp_path, there):
+        pass
+    with pytest.raises(ConfigError) as refused:
+        Journal.open(tmp_path, now)
+    assert said in str(refused.value)
+    assert str(refused.value).endswith("in a new directory: --fresh, or another --out")
+    assert "aaaa" not in str(refused.value)
+
+
 def test_other_weights_under_the_same_name_get_no_answer_of_the_first(tmp_path, log):
     run = tmp_path / "run"
     first = _searched(run, log)
