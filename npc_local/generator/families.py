@@ -1,6 +1,6 @@
 """The model families: how each diffusers pipeline asks its denoiser, and which ones cannot play.
 
-docs/reference/models.md is printed from this file. Leaves out: acting on it (`gate`, `sampling`).
+docs/reference/models.md is printed from this file. Leaves out: acting on it (`gate`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Many items at once: so many in flight and no more, each one's failure its own.
 
-What is done with an item is the caller's; who of them waits for what is left to `steps`.
+What is done with an item is the caller's; who of them waits for what is left to `stages`.
 """
 
 from __future__ import annotations

@@ -156,7 +156,11 @@ class Link:
         """Wait for the parent to die, which is all that comes from it."""
         assert self._socket is not None
         main = threading.main_thread().ident
-        if not self._socket.recv(1) and main is not None:
+        try:
+            gone = not self._socket.recv(1)
+        except OSError:  # it died with words of ours unread
+            gone = True
+        if gone and main is not None:
             signal.pthread_kill(main, signal.SIGTERM)
 
 

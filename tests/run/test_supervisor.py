@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from npc_local.core.errors import BackendError, NpcError
 from npc_local.run import supervisor as supervise
+from npc_local.run.supervisor import Link
 from tests.cli.test_main import CONFIG, ROOT
 from tests.run.journal.world import Log
 
@@ -236,3 +238,16 @@ def test_only_a_command_line_of_its_own_is_supervised(monkeypatch):
     assert not supervise.can_supervise(["run", "y"])  # called from another program
     monkeypatch.setenv("NPC_LOCAL_SUPERVISED", "{}")
     assert not supervise.can_supervise(["run", "x"])
+
+
+@pytest.mark.parametrize("unread", [b"", b"words"])
+def test_a_child_ends_with_its_parent_whatever_that_has_not_read(monkeypatch, unread):
+    ended = []
+    monkeypatch.setattr(signal, "pthread_kill", lambda _thread, number: ended.append(number))
+    link = Link()
+    link._socket, parents = socket.socketpair()
+    with link._socket:
+        link._socket.sendall(unread)
+        parents.close()
+        link._end_with_parent()
+    assert ended == [signal.SIGTERM]

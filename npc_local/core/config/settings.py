@@ -1,6 +1,6 @@
 """What models.toml may hold, table by table.
 
-Leaves out: reading the file and wording its faults (`config`); whether a model directory is
+Leaves out: reading the file and wording its faults (`load`); whether a model directory is
 complete (`generator`, `salience`, `backends`). Nothing heavy is imported here.
 """
 

@@ -2,7 +2,7 @@
 
 Nothing is fetched, no code from the directory is run, and only safetensors and GGUF are read.
 Every option that does not fit the model or the machine is refused with what would fit. Leaves
-out: checking the directory (`directory`), calling the pipeline (`sampling`).
+out: checking the directory (`directory`), calling the pipeline (`pipeline_generator`).
 """
 
 from __future__ import annotations
