@@ -47,9 +47,9 @@ def _weights(part: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         owner, _, name = key.rpartition(".")
         hook = getattr(part.get_submodule(owner), "_hf_hook", None)
         for each in getattr(hook, "hooks", (hook,)):  # a model's own has several, one after another
-            kept = getattr(each, "weights_map", None)
-            if kept is not None:
-                yield key, kept[name]
+            weights = getattr(each, "weights_map", None)
+            if weights is not None:
+                yield key, weights[name]
                 break
         else:
             raise ConfigError(f"weights of {key} are nowhere in memory: they cannot be told apart")

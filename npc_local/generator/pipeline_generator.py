@@ -8,10 +8,9 @@ how a negative is confined (`early_negative`), and where a pipeline comes from (
 from __future__ import annotations
 
 import gc
-import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,19 +24,20 @@ from npc_local.core.errors import (
     GeneratorError,
     ModelFilesError,
     NpcError,
-    PromptError,
 )
 from npc_local.core.files import paths
 from npc_local.core.numbers import whole_number
 from npc_local.core.records import Render, Shot
 from npc_local.generator.base import HeldEncoder, OnStep
-from npc_local.generator.early_negative.call_arguments import hands_on, parameters
+from npc_local.generator.call_settings import checked_arguments, default_scale, denoising_steps
+from npc_local.generator.checks import check_picture, check_size, check_texts
+from npc_local.generator.early_negative.call_arguments import parameters
 from npc_local.generator.early_negative.gate import Gate, check_true_cfg_scale, gated
 from npc_local.generator.early_negative.guided_call import FirstPrediction
 from npc_local.generator.early_negative.text_memo import TextMemo
 from npc_local.generator.early_negative.turns import turn
 from npc_local.generator.families import family_of, refuse_distilled
-from npc_local.generator.family import After, Family, Pipeline, denoiser_of
+from npc_local.generator.family import After, Pipeline, denoiser_of
 from npc_local.generator.fingerprint import pipeline_fingerprint
 from npc_local.generator.out_of_memory import LADDER, Fallback
 from npc_local.generator.random_numbers import seeded
@@ -48,11 +48,6 @@ if TYPE_CHECKING:
 # First predictions kept, so that prompts that are corrected at the same time all reuse theirs. One
 # is as large as a latent: 0.5 MB for FLUX.1 at 1024 x 1024 in bfloat16.
 _FIRSTS = 128
-# Arguments of a pipeline call that are set for each image, or that would change what comes back.
-_OURS = re.compile(
-    r"(negative_)?(pooled_)?prompt(_\d|_embeds.*|_attention_mask.*)?|generator|latents"
-    r"|num_images_per_prompt|output_type|return_dict|callback.*"
-)
 
 
 class PipelineGenerator:
@@ -104,12 +99,12 @@ class PipelineGenerator:
         self.family = family_of(type(pipe))
         if not allow_distilled:
             refuse_distilled(self.family, pipe)
-        scale = _default_scale(self.family, pipe) if true_cfg_scale is None else true_cfg_scale
+        scale = default_scale(self.family, pipe) if true_cfg_scale is None else true_cfg_scale
         check_true_cfg_scale(scale)
         negative_steps = whole_number("negative_steps", negative_steps)
         if negative_steps < 1:
             raise ConfigError(f"negative_steps = {negative_steps} would ignore the negative prompt")
-        steps = _denoising_steps(pipe, arguments)
+        steps = denoising_steps(pipe, arguments)
         if steps is not None and negative_steps > steps:
             raise ConfigError(
                 f"negative_steps = {negative_steps} must be at most the denoising steps of a call, "
@@ -121,7 +116,7 @@ class PipelineGenerator:
         self._negative_steps = negative_steps
         self._after: After = self.family.after if after is None else after
         self._late_cache = late_cache
-        self._arguments = {**self.family.fixed, **_checked(self.family, pipe, arguments)}
+        self._arguments = {**self.family.fixed, **checked_arguments(self.family, pipe, arguments)}
         self._memo = TextMemo()
         self._firsts: OrderedDict[tuple[str, int], FirstPrediction] = OrderedDict()
 
@@ -139,7 +134,7 @@ class PipelineGenerator:
             GeneratorError: out of memory, the model failed, or it made no usable picture.
             PromptError: a text is longer than the model reads, or a negative is its own prompt.
         """
-        self._check_texts(shot)
+        check_texts(self.pipe, self.family, self._arguments, shot)
         with turn(self.pipe, "an image cannot be made from inside the making of another one"):
             return self._generate(shot, on_step)
 
@@ -162,8 +157,8 @@ class PipelineGenerator:
         pixels = outcome.pixels
         if pixels.shape[-1] == 4:  # Qwen-Image-2.1 draws transparency: show it on white
             pixels = 1 - pixels[..., 3:] * (1 - pixels[..., :3])
-        self._check_size(pixels)
-        _check_picture(pixels, str(self.pipe.dtype).removeprefix("torch."))
+        check_size(pixels, self.family, self._arguments)
+        check_picture(pixels, str(self.pipe.dtype).removeprefix("torch."))
         return Render(
             image=self.pipe.numpy_to_pil(pixels)[0],
             forwards=outcome.forwards,
@@ -288,45 +283,6 @@ class PipelineGenerator:
             self._firsts.popitem(last=False)
         return first
 
-    def _check_texts(self, shot: Shot) -> None:
-        """Refuse texts that would be cut short, and a negative that cancels its prompt."""
-        if shot.negative is not None and shot.negative.strip() == shot.prompt.strip():
-            raise PromptError(
-                f"the negative prompt is the prompt itself, which it would cancel: "
-                f"{shot.negative[:60]!r}"
-            )
-        tokenizer = getattr(self.pipe, self.family.tokenizer, None)
-        limit = self._arguments.get("max_sequence_length", self.family.reads)
-        if limit is None:
-            limit = _default(self.pipe, "max_sequence_length")
-        if tokenizer is None and getattr(self.pipe, "tokenizer", None) is not None:
-            # Stable Diffusion 3.5 without its T5: CLIP is all that reads.
-            tokenizer = self.pipe.tokenizer
-            limit = tokenizer.model_max_length
-        if tokenizer is None or limit is None:
-            return
-        limit -= self.family.template_tokens
-        own = " beside its own template" if self.family.template_tokens else ""
-        # A learned embedding of several vectors is one word of the text, but as many tokens.
-        spelt_out = getattr(self.pipe, "maybe_convert_prompt", lambda text, _: text)
-        for kind, text in (("prompt", shot.prompt), ("negative prompt", shot.negative or "")):
-            length = len(tokenizer(spelt_out(text, tokenizer)).input_ids)
-            if length > limit:
-                raise PromptError(
-                    f"the {kind} is {length} tokens long, the generator reads {max(limit, 0)}"
-                    f"{own} (max_sequence_length); shorten it: {text[:60]!r}..."
-                )
-
-    def _check_size(self, pixels: np.ndarray[Any, Any]) -> None:
-        """Refuse a size that the pipeline changes of its own accord, as HiDream's does."""
-        height, width = self._arguments.get("height"), self._arguments.get("width")
-        made = pixels.shape[:2]
-        if height is not None and width is not None and (height, width) != made:
-            raise ConfigError(
-                f"size {width} x {height}: {self.family.name} makes {made[1]} x {made[0]} of it; "
-                "ask for a size that it makes"
-            )
-
     def free(self) -> None:
         """Drop what is kept to save time, and give unused memory back to the device."""
         import torch
@@ -389,72 +345,3 @@ def _guider_at(pipe: Pipeline, scale: float) -> Iterator[None]:
     finally:
         for guider, old in zip(guiders, before, strict=True):
             guider.guidance_scale = old
-
-
-def _default(pipe: Pipeline, argument: str) -> Any:
-    """Return the default of a pipeline call's argument; None if it has no such argument."""
-    parameter = parameters(type(pipe)).get(argument)
-    return None if parameter is None else parameter.default
-
-
-def _denoising_steps(pipe: Pipeline, arguments: Mapping[str, Any]) -> int | None:
-    """Return how many denoising steps a call with these arguments has, if that is known."""
-    for name in ("sigmas", "timesteps"):
-        if arguments.get(name) is not None:
-            return len(arguments[name])
-    steps = arguments.get("num_inference_steps", _default(pipe, "num_inference_steps"))
-    return None if steps is None else whole_number("num_inference_steps", steps)
-
-
-def _default_scale(family: Family, pipe: Pipeline) -> float:
-    """Return the true-CFG scale that the family is used with."""
-    if family.default_scale is not None:
-        return family.default_scale
-    if family.scale == "guider":
-        return float(pipe.guider.guidance_scale) if pipe.guider is not None else 3.5
-    return float(_default(pipe, family.scale)) + 1 - family.scale_off
-
-
-def _checked(family: Family, pipe: Pipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return call arguments, or refuse those that the pipeline does not take or that are ours."""
-    takes = parameters(type(pipe))
-    takes_more = hands_on(type(pipe), family.pipeline)
-    for name in arguments:
-        if _OURS.fullmatch(name):
-            raise ConfigError(f"argument {name!r} is set for each image; leave it out")
-        if name == family.scale:
-            raise ConfigError(f"argument {name!r}: give the scale as true_cfg_scale")
-        if name not in takes and not takes_more:
-            raise ConfigError(f"{type(pipe).__name__} takes no argument {name!r}")
-    checked = dict(arguments)
-    multiple = getattr(pipe, "vae_scale_factor", 8) * family.size_multiple
-    for side in ("height", "width"):
-        if checked.get(side) is not None:
-            checked[side] = _checked_size(side, checked[side], multiple)
-    return checked
-
-
-def _checked_size(side: str, value: object, multiple: int) -> int:
-    """Return a side of an image in pixels, or refuse one that the model cannot make."""
-    try:
-        size = whole_number(side, value)
-    except ConfigError:
-        size = 0
-    if size <= 0 or size % multiple:
-        raise ConfigError(f"{side} = {value!r}: must be a multiple of {multiple} for this model")
-    return size
-
-
-def _check_picture(pixels: np.ndarray[Any, Any], dtype: str) -> None:
-    """Refuse a picture that is not a number somewhere, or black everywhere."""
-    import numpy as np
-
-    for fault, is_so in (
-        ("pixels that are not numbers", not np.isfinite(pixels).all()),
-        ("an all-black image", not pixels.any()),
-    ):
-        if is_so:
-            raise GeneratorError(
-                f"the model made {fault} in {dtype}: its values overflowed or its weights are "
-                "damaged; try dtype bfloat16 or float32, or copy the model again"
-            )

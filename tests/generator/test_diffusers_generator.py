@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 import torch
 
-from npc_local.core.config.settings import EncoderSettings, GeneratorSettings
+from npc_local.core.config.settings import EncoderSettings
 from npc_local.core.errors import (
     ConfigError,
     DeviceLostError,
@@ -26,23 +26,7 @@ from npc_local.core.records import Shot
 from npc_local.generator.diffusers_generator import DiffusersGenerator
 from npc_local.generator.early_negative.gate import Gate, Pipeline, early_negative
 from npc_local.generator.pipeline_generator import PipelineGenerator
-
-PROMPT, NEGATIVE, SEED, N = "two red cats", "one cat", 11, 4
-
-
-def settings(path: Path, **changes: Any) -> GeneratorSettings:
-    values: dict[str, Any] = {
-        "path": path,
-        "steps": N,
-        "guidance_scale": 3.5,
-        "true_cfg_scale": 1.8,
-        "negative_steps": 2,
-        "height": 32,
-        "width": 32,
-        "max_sequence_length": 24,
-        "device": "cpu",
-    }
-    return GeneratorSettings(**(values | changes))
+from tests.generator.images import NEGATIVE, PROMPT, SEED, N, edit_index, image_of, settings
 
 
 @pytest.fixture
@@ -66,17 +50,12 @@ def stock(pipe: Pipeline, **arguments: Any) -> bytes:
     return pixels
 
 
-def one(generator: DiffusersGenerator, negative: str | None) -> tuple[bytes, int]:
-    render = generator.generate(Shot(PROMPT, negative, SEED))
-    return render.image.tobytes(), render.forwards
-
-
 def test_off_equals_the_stock_calls_with_texts(flux_directory: Path, pipe: Pipeline) -> None:
     generator = DiffusersGenerator(settings(flux_directory))
     with early_negative(pipe, 2):
         gated = stock(pipe, negative_prompt=NEGATIVE, true_cfg_scale=1.8)
-    assert one(generator, None) == (stock(pipe), N)
-    assert one(generator, NEGATIVE) == (gated, N + 2)
+    assert image_of(generator, None) == (stock(pipe), N)
+    assert image_of(generator, NEGATIVE) == (gated, N + 2)
     assert gated != stock(pipe)
 
 
@@ -85,8 +64,8 @@ def test_null_equals_the_stock_calls_with_texts(flux_directory: Path, pipe: Pipe
     with early_negative(pipe, 2, "null"):
         gated = stock(pipe, negative_prompt=NEGATIVE, true_cfg_scale=1.8)
     baseline = stock(pipe, negative_prompt="", true_cfg_scale=1.8)
-    assert one(generator, None) == (baseline, 2 * N)
-    assert one(generator, NEGATIVE) == (gated, 2 * N)
+    assert image_of(generator, None) == (baseline, 2 * N)
+    assert image_of(generator, NEGATIVE) == (gated, 2 * N)
     assert gated != baseline
 
 
@@ -120,10 +99,12 @@ def test_the_first_prediction_is_reused_with_the_same_pixels(
 ) -> None:
     negatives = (None, NEGATIVE, "red", "")
     generator = DiffusersGenerator(settings(flux_directory))
-    reusing = [one(generator, negative) for negative in negatives]
+    reusing = [image_of(generator, negative) for negative in negatives]
     assert [gate.forwards for gate in gates] == [N, N + 1, N + 1, N + 1]
     gates.clear()
-    fresh = [one(DiffusersGenerator(settings(flux_directory)), negative) for negative in negatives]
+    fresh = [
+        image_of(DiffusersGenerator(settings(flux_directory)), negative) for negative in negatives
+    ]
     assert [gate.forwards for gate in gates] == [N, N + 2, N + 2, N + 2]
     # What an image takes does not depend on what was made before it.
     assert reusing == fresh
@@ -132,7 +113,7 @@ def test_the_first_prediction_is_reused_with_the_same_pixels(
 
 def test_steps_are_reported(flux_directory: Path) -> None:
     generator = DiffusersGenerator(settings(flux_directory))
-    silent, _ = one(generator, NEGATIVE)
+    silent, _ = image_of(generator, NEGATIVE)
     seen: list[tuple[int, int]] = []
     shot = Shot(PROMPT, NEGATIVE, SEED)
     told = generator.generate(shot, lambda done, of: seen.append((done, of)))
@@ -154,7 +135,7 @@ def test_an_unusable_picture_is_an_error(
     vae = generator.pipe.vae
     monkeypatch.setattr(vae, "decode", lambda *_, **__: (torch.full((1, 3, 32, 32), value),))
     with pytest.raises(GeneratorError, match="not numbers" if value != value else "all-black"):
-        one(generator, None)
+        image_of(generator, None)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +149,7 @@ def test_a_failing_model_is_an_error_and_the_next_image_is_sound(
     flux_directory: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
 ) -> None:
     generator = DiffusersGenerator(settings(flux_directory))
-    expected, _ = one(generator, NEGATIVE)
+    expected, _ = image_of(generator, NEGATIVE)
 
     def fail(*_: Any, **__: Any) -> None:
         raise failure
@@ -176,8 +157,8 @@ def test_a_failing_model_is_an_error_and_the_next_image_is_sound(
     with monkeypatch.context() as patch:
         patch.setattr(generator.pipe.transformer.proj_out, "forward", fail)
         with pytest.raises(GeneratorError, match=message):
-            one(generator, NEGATIVE)
-    assert one(generator, NEGATIVE)[0] == expected
+            image_of(generator, NEGATIVE)
+    assert image_of(generator, NEGATIVE)[0] == expected
 
 
 def test_a_missing_directory_says_that_paths_are_local(tmp_path: Path) -> None:
@@ -193,11 +174,6 @@ def test_a_missing_or_damaged_index_is_named(damaged: Path, content: str | None)
         index.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ModelFilesError, match=r"model_index\.json"):
         DiffusersGenerator(settings(damaged))
-
-
-def edit_index(directory: Path, **entries: Any) -> None:
-    index = directory / "model_index.json"
-    index.write_text(json.dumps(json.loads(index.read_text()) | entries))
 
 
 def test_another_pipeline_class_is_refused_with_what_is_supported(damaged: Path) -> None:
@@ -252,9 +228,8 @@ def test_a_pickle_in_place_of_weights_is_never_read(damaged: Path, tmp_path: Pat
 
 
 def test_a_size_that_diffusers_would_round_is_refused(flux_directory: Path) -> None:
-    generator = DiffusersGenerator(settings(flux_directory, width=34))
     with pytest.raises(ConfigError, match=r"width = 34: must be a multiple of 4"):
-        _ = generator.pipe
+        DiffusersGenerator(settings(flux_directory, width=34))
 
 
 def test_a_device_that_is_not_there_is_refused(flux_directory: Path) -> None:
@@ -351,8 +326,9 @@ def test_a_model_that_cannot_take_the_gpu_again_is_an_error(
 
 def test_generating_is_silent(flux_directory: Path) -> None:
     code = (
-        "from pathlib import Path; from tests.generator.test_diffusers_generator import *; "
-        f"one(DiffusersGenerator(settings(Path({str(flux_directory)!r}), threads=1)), NEGATIVE); "
+        "from pathlib import Path; from tests.generator.images import *; import torch; "
+        f"path = Path({str(flux_directory)!r}); "
+        "image_of(DiffusersGenerator(settings(path, threads=1)), NEGATIVE); "
         "print(torch.get_num_threads())"
     )
     root = Path(__file__).parents[2]

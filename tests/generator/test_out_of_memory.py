@@ -19,7 +19,7 @@ from npc_local.generator import out_of_memory as memory
 from npc_local.generator import pipeline_generator as sampling
 from npc_local.generator.diffusers_generator import DiffusersGenerator
 from npc_local.generator.early_negative.gate import Pipeline
-from tests.generator.test_diffusers_generator import NEGATIVE, PROMPT, settings
+from tests.generator.images import NEGATIVE, PROMPT, settings
 
 FREED, TILED, OFFLOADED = "memory freed", "tiled VAE", "model offload"
 

@@ -141,7 +141,7 @@ def test_sequential_offload_leaves_the_fingerprint_as_it_is(family: Any) -> None
     pipe = quiet(family.build())
 
     def print_of() -> str:
-        return PipelineGenerator(pipe, true_cfg_scale=2.0, num_inference_steps=2).fingerprint()
+        return PipelineGenerator(pipe, true_cfg_scale=2.0, num_inference_steps=N).fingerprint()
 
     expected = print_of()
     for part in pipe.components.values():
@@ -338,7 +338,7 @@ def test_a_learned_embedding_of_several_vectors_counts_as_many_tokens() -> None:
     width = pipe.text_encoder.config.hidden_size
     pipe.load_textual_inversion(torch.randn(60, width), token="<cat>")
     assert pipe.maybe_convert_prompt("<cat>", pipe.tokenizer).count("<cat>") == 60
-    generator = PipelineGenerator(pipe, num_inference_steps=2, height=32, width=32)
+    generator = PipelineGenerator(pipe, num_inference_steps=N, height=32, width=32)
     assert generator.generate(Shot("<cat>", "a", 1)).image
     # 60 vectors a word, and letters, of 77.
     for shot in (Shot("<cat> <cat>", "a", 1), Shot("a", "<cat> <cat>", 1)):

@@ -17,29 +17,26 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from npc_local.core.errors import ConfigError
 from npc_local.core.numbers import whole_number
-from npc_local.generator.early_negative.call_arguments import CallArguments, parameters
+from npc_local.generator.early_negative.call_arguments import CallArguments
 from npc_local.generator.early_negative.guided_call import (
-    LIVE,
     GuidedCall,
     Terms,
-    bypassed,
-    input_names,
     remedy,
 )
-from npc_local.generator.early_negative.patching import Marked, standing_before, with_call
+from npc_local.generator.early_negative.null_prompt import null_inputs
+from npc_local.generator.early_negative.patching import Marked, with_call
 from npc_local.generator.early_negative.text_memo import TextMemo
 from npc_local.generator.early_negative.turns import turn
 from npc_local.generator.families import family_of, refuse_distilled
 from npc_local.generator.family import After, Family, Pipeline, denoiser_of
-from npc_local.generator.random_numbers import random_numbers_kept
 
 if TYPE_CHECKING:
-    from torch import Generator
+    pass
 
 
 def check_true_cfg_scale(scale: float) -> None:
@@ -92,97 +89,11 @@ class Gate(Terms):
             if self.confines:
                 _check_guided(self.pipe, self.family, given.named)
                 if self.after == "null":
-                    null = self._null_inputs(stock, given)
+                    null = null_inputs(self.pipe, self.family, stock, given, self.null)
             # Once sampling begins, all texts are encoded.
             begun = memo.forget if self.memo is None else (lambda: None)
             with GuidedCall(self, _images(given.named), null, begun).attached():
                 return stock(*given.args, **given.kwargs)
-
-    def _null_inputs(self, stock: Callable[..., Any], given: CallArguments) -> dict[str, Any]:
-        """Return the denoiser's inputs for the null prompt, as the pipeline itself makes them.
-
-        They come from a call with the null prompt that ends where its first unconditional
-        prediction would be computed; no denoiser forward is spent and no random number drawn.
-
-        Raises:
-            ConfigError: this null prompt gives no unconditional prediction, or cannot be given.
-        """
-        pipe, arguments = self.pipe, given.named
-        trial = {name: value for name, value in arguments.items() if not _is_negative(name)}
-        trial |= _null_arguments(self.family, arguments) if self.null is None else self.null
-        # Lists of its own: Z-Image writes its chat template into the caller's list of prompts.
-        trial = {name: part[:] if isinstance(part, list) else part for name, part in trial.items()}
-        trial["generator"] = _copied(arguments.get("generator"))
-        args, kwargs = given.with_named(trial, parameters(type(pipe)))
-        answer = _NullTrial(self.family, input_names(denoiser_of(pipe)))
-        try:
-            with (
-                _quiet(pipe),
-                random_numbers_kept(pipe),
-                standing_before(denoiser_of(pipe), answer),
-            ):
-                stock(*args, **kwargs)
-        except _NullFound:
-            return answer.inputs
-        except ValueError as error:
-            if self.null is not None or not any("prompt_embeds" in name for name in arguments):
-                raise
-            raise ConfigError(
-                f"the prompt is given as embeddings, and {type(pipe).__name__} then takes no "
-                f"null prompt as text ({error}); give early_negative its embeddings as `null`"
-            ) from error
-        if not answer.asked:
-            raise bypassed(pipe)
-        raise ConfigError(
-            f"with its null prompt ({trial.get('negative_prompt')!r}) {type(pipe).__name__} "
-            "does not guide at all; give early_negative the call's arguments for one as `null`"
-        )
-
-
-@dataclass
-class _NullTrial:
-    """Stands in for the denoiser in a call that ends with its first unconditional prediction.
-
-    Attributes:
-        names: of the denoiser's inputs, in order.
-        asked: whether any prediction was asked for.
-        inputs: what the null prompt looks like to the denoiser, once the call has ended.
-    """
-
-    family: Family
-    names: list[str]
-    inputs: dict[str, Any] = field(default_factory=dict)
-    asked: bool = False
-
-    def __call__(self, *args: Any, **inputs: Any) -> Any:
-        """Answer the conditional prediction with zeros, and end the call at the other one.
-
-        Raises:
-            _NullFound: this is the other one.
-        """
-        import torch
-
-        inputs |= dict(zip(self.names, args, strict=False))
-        if self.family.guides == "two calls" and not self.asked:
-            self.asked = True
-            return (torch.zeros_like(inputs["hidden_states"]),)
-        self.inputs = {name: value for name, value in inputs.items() if name not in LIVE}
-        raise _NullFound
-
-
-class _NullFound(Exception):
-    """Ends the call that shows what the null prompt looks like to the denoiser."""
-
-
-@contextmanager
-def _quiet(pipe: Pipeline) -> Iterator[None]:
-    """Show no progress bar."""
-    shown = getattr(pipe, "_progress_bar_config", {})  # there once it has been set
-    pipe._progress_bar_config = {**shown, "disable": True}
-    try:
-        yield
-    finally:
-        pipe._progress_bar_config = shown
 
 
 @contextmanager
@@ -294,11 +205,6 @@ def _check_guided(pipe: Pipeline, family: Family, arguments: Mapping[str, Any]) 
         )
 
 
-def _is_negative(name: str) -> bool:
-    """Whether a call argument carries the negative prompt, as text or embeddings."""
-    return name.startswith(("negative_prompt", "negative_pooled_prompt"))
-
-
 def _images(arguments: Mapping[str, Any]) -> int | None:
     """Return how many images a call makes; None if its prompt is given as embeddings."""
     prompt = arguments.get("prompt")
@@ -306,35 +212,3 @@ def _images(arguments: Mapping[str, Any]) -> int | None:
         return None
     prompts = 1 if isinstance(prompt, str) else len(prompt)
     return prompts * int(arguments.get("num_images_per_prompt") or 1)
-
-
-def _null_arguments(family: Family, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the call arguments of the family's null prompt, one text a prompt."""
-    if family.null is None:
-        return {}
-    prompt = arguments.get("prompt")
-    if isinstance(prompt, str):
-        return {"negative_prompt": family.null}
-    if prompt is None:
-        # Not prompt_embeds_llama3, HiDream's, which has its layers first: it comes last by name.
-        embeds = [
-            name
-            for name, value in arguments.items()
-            if name.startswith(("pooled_prompt", "prompt_embeds")) and value is not None
-        ]
-        count = len(arguments[min(embeds)]) if embeds else 1
-        return {"negative_prompt": [family.null] * count if count > 1 else family.null}
-    return {"negative_prompt": [family.null] * len(prompt)}
-
-
-def _copied(generator: Generator | list[Generator] | None) -> Generator | list[Generator] | None:
-    """Return random generators that will draw the same numbers, leaving the originals alone."""
-    import torch
-
-    if generator is None:
-        return None
-    if isinstance(generator, list):
-        return [_copied(one) for one in generator]  # type: ignore[misc]
-    twin = torch.Generator(generator.device)
-    twin.set_state(generator.get_state())
-    return twin

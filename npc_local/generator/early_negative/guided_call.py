@@ -71,7 +71,7 @@ class GuidedCall:
     null: dict[str, Any]
     begun: Callable[[], None]
     step: int = field(default=0, init=False)
-    asked: int = field(default=0, init=False)  # predictions, in this step
+    requested: int = field(default=0, init=False)  # predictions, in this step
     conditional: Any = field(default=None, init=False)
     names: list[str] = field(default_factory=list, init=False)
     stand_in: StandIn = field(init=False)
@@ -94,7 +94,7 @@ class GuidedCall:
             answer = self.answer_both
 
         def forward(*args: Any, **inputs: Any) -> Any:
-            if self.step == self.asked == 0:
+            if self.step == self.requested == 0:
                 self.begun()
             return answer(*args, **inputs)
 
@@ -126,15 +126,15 @@ class GuidedCall:
         """
         terms = self.terms
         there = self.stand_in.is_there and denoiser_of(terms.pipe) is self.stand_in.owner
-        if self.asked == 0 or not there:
+        if self.requested == 0 or not there:
             raise bypassed(terms.pipe, self.step + 1)
-        if terms.confines and self.step == 0 and self.asked < 2:
+        if terms.confines and self.step == 0 and self.requested < 2:
             raise ConfigError(
                 "the pipeline ignored the negative prompt: it did not guide in its first denoising "
                 f"step; {remedy(terms.family)}"
             )
         self.step += 1
-        self.asked = 0
+        self.requested = 0
         self.conditional = None
         if terms.on_step is not None:
             steps = getattr(terms.pipe, "num_timesteps", None)
@@ -144,9 +144,11 @@ class GuidedCall:
 
     def pass_on(self, *args: Any, **inputs: Any) -> Any:
         """Answer as the denoiser does."""
-        self.asked += 1
+        self.requested += 1
         if self.terms.family.guides == "two calls":
-            return self._first(args, inputs) if self.asked == 1 else self._computed(args, inputs)
+            return (
+                self._first(args, inputs) if self.requested == 1 else self._computed(args, inputs)
+            )
         doubled = self.images is not None and self._row_count(args, inputs) == 2 * self.images
         return self._computed(args, inputs, predictions=2 if doubled else 1)
 
@@ -157,11 +159,11 @@ class GuidedCall:
         p + s * (p - n) too, equal to p bit for bit, whatever the scale s. (What a pipeline may do
         to it afterwards, as with guidance_rescale, may round.)
         """
-        self.asked += 1
-        if self.asked == 1:
+        self.requested += 1
+        if self.requested == 1:
             self.conditional = self._first(args, inputs)
             return self.conditional
-        if self.asked > 2:
+        if self.requested > 2:
             raise _another_pipeline()
         if not self.late:
             return self._computed(args, inputs)
@@ -177,11 +179,11 @@ class GuidedCall:
             self.images = rows // 2
         if rows != 2 * self.images:
             # Guidance is off in this step, or this is an extra call, as skip-layer guidance makes.
-            self.asked = max(self.asked, 1)
+            self.requested = max(self.requested, 1)
             return self._computed(args, inputs)
-        if self.asked == 2:
+        if self.requested == 2:
             raise _another_pipeline()
-        self.asked = 2
+        self.requested = 2
         if not self.late:
             return self._computed(args, inputs, predictions=2)
         if self.terms.after == "null":

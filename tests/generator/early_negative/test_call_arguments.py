@@ -143,7 +143,7 @@ def test_an_argument_that_only_a_subclass_knows_reaches_it(stock: Pipeline) -> N
     call(pipe, "null", prompt=PROMPTS[0], mood="calm")
     assert pipe.seen == "calm"
     generator = PipelineGenerator(
-        pipe, true_cfg_scale=1.8, num_inference_steps=2, height=32, width=32, mood="wild"
+        pipe, true_cfg_scale=1.8, num_inference_steps=N, height=32, width=32, mood="wild"
     )
     generator.generate(Shot(PROMPTS[0], NEGATIVES[0], 1))
     assert pipe.seen == "wild"
