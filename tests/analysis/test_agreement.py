@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 from npc_local.analysis.agreement import PairCounts, report
 from npc_local.analysis.searches import open_run, searches
@@ -18,12 +17,13 @@ from npc_local.bench.runner import Judge, choose, run, tasks
 from npc_local.bench.suites.shapes import ShapesBench
 from npc_local.cli import main as cli
 from npc_local.core.errors import ConfigError
-from npc_local.core.records import Candidate, Negative, Render
+from npc_local.core.records import Candidate, Negative
 from npc_local.plans import shuffled
 from npc_local.run.journal.readers import MADE_FOR, renders
 from npc_local.run.journal.sticky_failures import SettledJournal
 from npc_local.run.stages import Stages
-from tests.bench.world import Agents, Images, Scores, colour, components_of
+from tests.bench.world import Agents, Images, components_of
+from tests.world import FakeScorer, colour, flat
 
 SCORES = {"sky": 0.9, "sand": 0.6, "sea": 0.3}
 
@@ -31,7 +31,7 @@ SCORES = {"sky": 0.9, "sand": 0.6, "sea": 0.3}
 class ThreeNegatives(Agents):
     """Proposes sky, sand and sea, the first one as targeted."""
 
-    def _propose(self, request, red, green, blue):
+    def _propose(self, request, pixel):
         return {
             "negatives": [
                 {"text": "sky", "kind": "targeted"},
@@ -41,11 +41,9 @@ class ThreeNegatives(Agents):
         }
 
 
-class Ranks(Scores):
-    """The ranking by hand."""
-
-    def score(self, prompt, negatives):
-        return [SCORES[negative] for negative in negatives]
+def by_hand():
+    """Return a scorer with the ranking by hand."""
+    return FakeScorer(**SCORES)
 
 
 class Holds(Images):
@@ -55,12 +53,10 @@ class Holds(Images):
         super().__init__()
         self.holds = holds
 
-    def generate(self, shot, on_step=None):
-        render = super().generate(shot, on_step)
+    def paint(self, shot):
         claims = self.holds.get(shot.negative, 1)
         red, green = 0 if claims == 3 else 150, 0 if claims == 2 else 150
-        blue = colour(shot)[2]
-        return Render(Image.new("RGB", (8, 8), (red, green, blue)), render.forwards, 0.0)
+        return flat(red, green, colour(shot)[2])
 
 
 def play(directory, arms, generator=None, agents=None, *, scorer=None, prompts=1, suite=None):
@@ -69,9 +65,7 @@ def play(directory, arms, generator=None, agents=None, *, scorer=None, prompts=1
 
     async def measured():
         with SettledJournal.open(directory, {"suite": "made up"}) as journal:
-            components = components_of(generator or Images(), agents or Agents())
-            if scorer is not None:
-                components = replace(components, scorer=scorer)
+            components = components_of(generator or Images(), agents or Agents(), scorer=scorer)
             todo = tasks(choose(suite.items(), prompts), (0,))
             results = await run(
                 todo, arms, Stages(components, journal), Judge(suite, None),
@@ -89,7 +83,7 @@ def measured(directory):
 
 def test_npc_alone_tries_in_order_up_to_the_first_correct(tmp_path):
     generator = Holds({"sky": 2, "sand": 3, "sea": 1})
-    play(tmp_path, ["npc"], generator, ThreeNegatives(), scorer=Ranks())
+    play(tmp_path, ["npc"], generator, ThreeNegatives(), scorer=by_hand())
     measures = measured(tmp_path)
     # sky (two claims hold) and sand (all): the lower-ranked has the better score. sea: untried.
     assert measures.ranking["all tried"] == PairCounts(1, 0, 1, 0, 0.0, interval_95=None)
@@ -99,7 +93,7 @@ def test_npc_alone_tries_in_order_up_to_the_first_correct(tmp_path):
 
 def test_every_pair_is_counted_once_whatever_the_order(tmp_path):
     generator = Holds({"sky": 2, "sand": 1, "sea": 1})
-    play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=Ranks())
+    play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=by_hand())
     measures = measured(tmp_path)
     # None is correct: both arms try all. sky beats sand and sea, which are as good as each other.
     for name in ("tried in random order", "all tried"):
@@ -116,7 +110,7 @@ def test_every_pair_is_counted_once_whatever_the_order(tmp_path):
 def test_the_same_pairs_ranked_otherwise(tmp_path):
     """sky is right most, then sand; ours ranks sky, sand, sea, the other one sea, sand, sky."""
     generator = Holds({"sky": 2, "sand": 1, "sea": 1})
-    play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=Ranks())
+    play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=by_hand())
     asked = []
 
     def backwards(pairs):
@@ -141,7 +135,7 @@ def test_the_random_order_stops_at_its_own_first_correct(tmp_path):
     candidates = [Candidate(Negative(text, "untargeted"), 0.0) for text in SCORES]
     order = [one.negative.text for one in shuffled(candidates, item.prompt, 1)]
     generator = Holds({order[1]: 3})
-    play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=Ranks())
+    play(tmp_path, ["npc", "random-rank"], generator, ThreeNegatives(), scorer=by_hand())
     measures = measured(tmp_path)
     pairs = measures.ranking["tried in random order"]
     better = SCORES[order[1]] > SCORES[order[0]]
@@ -221,7 +215,7 @@ def test_it_counts_as_the_arms_do(tmp_path):
 
 
 def test_correct_base_images_and_failed_verdicts_are_no_searches(tmp_path):
-    play(tmp_path, ["npc"], Holds({None: 3}), ThreeNegatives(), scorer=Ranks())
+    play(tmp_path, ["npc"], Holds({None: 3}), ThreeNegatives(), scorer=by_hand())
     with open_run(tmp_path) as journal:
         assert list(searches(journal)) == []
     assert measured(tmp_path).ranking["all tried"].agreement is None

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from PIL import Image
 
 from npc_local.bench.arms import ARMS
-from npc_local.core.records import Render
 from npc_local.loop import correct
 from npc_local.plans import SEED_STRIDE
 from npc_local.run.journal.journal import Journal
 from npc_local.run.stages import Stages
-from tests.bench.world import NEGATIVES, Agents, Images, Scores, colour, components_of
+from tests.bench.world import NEGATIVES, Agents, Images, components_of
+from tests.world import HashScorer, colour, flat
 
 PROMPT, SEED, BUDGET = "two circles", 7, 5
 
@@ -25,13 +24,12 @@ class Painter(Images):
         super().__init__()
         self.right, self.better = set(right), set(better)
 
-    def generate(self, shot, on_step=None):
-        render = super().generate(shot, on_step)
+    def paint(self, shot):
         name = (shot.negative, shot.seed)
         first, second, blue = colour(name)  # no two images are alike
         red = 0 if name in self.right else 150 + first % 100
         green = 0 if name in self.better else 130 + second % 100
-        return Render(Image.new("RGB", (8, 8), (red, green, blue)), render.forwards, 0.0)
+        return flat(red, green, blue)
 
 
 def play(tmp_path, generator, arms=tuple(ARMS), agents=None, budget=BUDGET):
@@ -62,7 +60,7 @@ def pixel(correction):
 
 def ranked(negatives):
     """The order of the world's scorer."""
-    scores = dict(zip(negatives, Scores().score(PROMPT, negatives), strict=True))
+    scores = dict(zip(negatives, HashScorer().score(PROMPT, negatives), strict=True))
     return sorted(negatives, key=lambda one: -scores[one])
 
 

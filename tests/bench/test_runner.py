@@ -173,7 +173,7 @@ class Flaky(Agents):
     """A judge that fails for some prompts while it is ill."""
 
     def __init__(self, ill):
-        super().__init__("judge", self.unwell)
+        super().__init__(name="judge", fails=self.unwell)
         self.ill = ill
 
     def unwell(self, request):
@@ -243,7 +243,7 @@ def test_failed_steps_are_errors_of_their_arms_until_they_are_redone(tmp_path, s
 
 def test_a_generator_that_fails_spoils_its_own_images_only(tmp_path, suites):
     world = World(tmp_path / "run", suites["shapes"], in_flight=1)
-    results, _, _, _ = world.run(generator=Images(limit=3))
+    results, _, _, _ = world.run(generator=Images(fail_at=3))
     assert {result.exit_code for result in results if result.error} == {6}
     assert any(result.error is None for result in results)
 
@@ -293,7 +293,7 @@ def test_prompts_that_agents_cannot_work_from_are_told_before_any_work(suites):
 
     items = suites["geneval++"].items()
     with pytest.raises(PromptError, match=r"backend narrow cannot .* prompt 2: 'thing' is no"):
-        check_prompts(items, [Agents(), Narrow("narrow")])
+        check_prompts(items, [Agents(), Narrow(name="narrow")])
     check_prompts(items, [Agents()])
 
 

@@ -16,8 +16,8 @@ from npc_local.cli.agent_commands import _open_image
 from npc_local.core.errors import BackendError, ConfigError, PromptError
 from npc_local.run import factory as components
 from npc_local.shapes.draw import draw
-from tests.fakes import CAPTION, CHECKLIST, FAILURE, checklist, proposal, verdict
 from tests.shapes.test_claims import scene, thing
+from tests.world import CAPTION, CHECKLIST, FAILURE, checklist, proposal, verdict
 
 CONFIG = """\
 default_profile = "replay"

@@ -14,9 +14,8 @@ from npc_local.cli import live_view
 from npc_local.cli.live_view import LiveView
 from npc_local.core.records import Render
 from npc_local.loop import StageFinished, StageStarted, correct
-from npc_local.run.components import Components
 from npc_local.run.stages import Stages
-from tests.fakes import (
+from tests.world import (
     CAPTION,
     CHECKLIST,
     FAILURE,
@@ -24,6 +23,7 @@ from tests.fakes import (
     FakeGenerator,
     FakeScorer,
     checklist,
+    components_of,
     proposal,
     verdict,
 )
@@ -58,8 +58,8 @@ def shown(
     }
     backend = ScriptedBackend("agents", replies)
     scorer = FakeScorer(**{negatives[0]: 0.9, negatives[1]: 0.45})
-    generator = FakeGenerator(fallbacks)
-    components = Components(generator, backend, backend, backend, scorer, rules or Rules())
+    generator = FakeGenerator(fallbacks=fallbacks)
+    components = components_of(generator, backend, scorer, rules=rules or Rules())
     count = len(negatives) if more is None else 5
     file = io.StringIO()
     console = Console(file=file, width=columns, markup=False, emoji=False, highlight=False)

@@ -32,21 +32,20 @@ from npc_local.core.errors import (
     StorageError,
 )
 from npc_local.core.offline.switches import go_offline
-from npc_local.run.components import Components
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.reading import read_prompt
 from npc_local.shapes.wording import vocabulary
-from tests.fakes import (
+from tests.generator.tiny_flux import build_tiny_flux
+from tests.world import (
     CAPTION,
     CHECKLIST,
     FAILURE,
     RIGHT,
     FakeGenerator,
-    FakeScorer,
+    components_of,
     proposal,
     verdict,
 )
-from tests.generator.tiny_flux import build_tiny_flux
 
 go_offline()
 
@@ -122,7 +121,7 @@ def staged(home, monkeypatch):
         @asynccontextmanager
         async def open_staged(profile, **_):
             stage.profiles.append(profile)
-            yield Components(stage.generator, backend, backend, backend, FakeScorer())
+            yield components_of(stage.generator, backend)
 
         monkeypatch.setitem(OPENS, "components", open_staged)
         return stage
@@ -297,7 +296,7 @@ def test_a_prompt_that_the_agents_cannot_serve_costs_no_image(home, monkeypatch)
     @asynccontextmanager
     async def open_shapes(profile, **_):
         agents = ShapesBackend("shapes")
-        yield Components(generator, agents, agents, agents, FakeScorer())
+        yield components_of(generator, agents)
 
     monkeypatch.setitem(OPENS, "components", open_shapes)
     result = run("three clocks", "--json", "--out", "out")
@@ -388,7 +387,7 @@ def test_the_first_error_gives_the_exit_code(staged, home):
     result = run("one", "two", "--json")
     assert [line["error"] for line in lines(result)] == [
         "backend agents: verify: server on fire",
-        "out of memory",
+        "power cut",
     ]
     assert result.exit_code == BackendError.exit_code != GeneratorError.exit_code
 
@@ -552,8 +551,7 @@ import asyncio, json, sys
 from contextlib import asynccontextmanager
 from npc_local.cli import main as cli
 from npc_local.backends.scripted import ScriptedBackend
-from npc_local.run.components import Components
-from tests.fakes import *
+from tests.world import *
 
 class Stuck(ScriptedBackend):
     async def complete(self, request):
@@ -571,7 +569,7 @@ async def open_stuck(profile, **_):
         "propose": [proposal("sand", "sky", "sea")],
     }
     agents = Stuck("agents", replies)
-    yield Components(FakeGenerator(), agents, agents, agents, FakeScorer())
+    yield components_of(FakeGenerator(), agents)
 
 cli.main(obj=open_stuck)
 """

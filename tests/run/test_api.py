@@ -28,7 +28,7 @@ from npc_local.core.errors import (
 from npc_local.core.records import Checklist, Claim, Demand
 from npc_local.run import factory as factory
 from npc_local.run.factory import open_components
-from tests.fakes import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
+from tests.world import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 
 CONFIG = """\
 default_profile = "replay"

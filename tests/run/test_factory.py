@@ -19,8 +19,8 @@ from npc_local.run import factory as factory
 from npc_local.run.factory import open_components
 from npc_local.run.stages import Stages
 from npc_local.salience.scorer import SalienceScorer
-from tests.fakes import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 from tests.generator.tiny_flux import build_tiny_flux
+from tests.world import CAPTION, CHECKLIST, RIGHT, FakeGenerator, FakeScorer, proposal, verdict
 
 go_offline()
 

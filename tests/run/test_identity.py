@@ -10,7 +10,7 @@ from npc_local.core.hashing import code_digest
 from npc_local.run.factory import open_components
 from npc_local.run.identity import CODE, run_identity
 from npc_local.run.journal.differences import differences
-from tests.fakes import FakeGenerator, FakeScorer
+from tests.world import FakeGenerator, FakeScorer
 
 CONFIG = """\
 default_profile = "replay"

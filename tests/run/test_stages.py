@@ -28,7 +28,8 @@ from npc_local.loop import correct
 from npc_local.run.gpu_sharing import GpuSharing, Tenant
 from npc_local.run.journal.journal import Journal
 from npc_local.run.stages import Stages
-from tests.run.journal.world import PROMPTS, Agents, Images, Log, Scores, cast_of, search_all
+from tests.run.journal.world import PROMPTS, Agents, Images, Log, cast_of, search_all
+from tests.world import FakeScorer, HashScorer
 
 PROMPT = PROMPTS[0]
 SHOT = Shot(PROMPT, None, 7)
@@ -140,8 +141,7 @@ def test_what_changes_an_answer_is_in_its_key_and_nothing_else(log, journal, cha
     if "generator" in change:
         change["generator"] = Images(log, name="other")
     if "agents" in change:
-        change["agents"] = agents = Agents(log)
-        agents.fingerprint = lambda: "other"
+        change["agents"] = Agents(log, name="other")
 
     async def all_steps(steps):
         await steps.checklist(PROMPT)
@@ -202,25 +202,15 @@ def test_the_judge_s_answers_are_kept_as_well(log, journal):
 # ---------------------------------------------------------------- failures
 
 
-class Failing(Agents):
-    """Fails at one role for the first `times` times."""
-
-    def __init__(self, log, role, times=1):
-        super().__init__(log)
-        self.role, self.times = role, times
-
-    async def complete(self, request):
-        await asyncio.sleep(0)
-        if request.role == self.role and self.times:
-            self.times -= 1
-            self.log("failed", request.role)
-            raise BackendError("server on fire")
-        return await super().complete(request)
+def failing(log, role, times=1):
+    """Return agents that fail at one role for the first `times` times."""
+    left = [role] * times
+    return Agents(log, fails=lambda request: request.role in left and left.pop())
 
 
 def test_two_who_wait_see_one_failure_and_the_next_tries_again(log, journal):
     async def scenario():
-        steps = Stages(cast_of(log, agents=Failing(log, "checklist")), journal)
+        steps = Stages(cast_of(log, agents=failing(log, "checklist")), journal)
         both = await asyncio.gather(
             *(steps.checklist(PROMPT) for _ in range(2)), return_exceptions=True
         )
@@ -234,7 +224,7 @@ def test_two_who_wait_see_one_failure_and_the_next_tries_again(log, journal):
 def test_an_error_is_never_an_answer(log, journal):
     """F8 and F20: the image is kept, the proposer is not asked, and all of it ends well later."""
     whole = asyncio.run(search_all(Stages(cast_of(Log(log.path.with_name("other")))), [PROMPT]))
-    steps = Stages(cast_of(log, agents=Failing(log, "verify", times=2)), journal)
+    steps = Stages(cast_of(log, agents=failing(log, "verify", times=2)), journal)
     for _ in range(2):
         [found] = asyncio.run(search_all(steps, [PROMPT]))
         assert (found["status"], found["error"]) == ("error", "server on fire")
@@ -254,15 +244,11 @@ def test_an_error_is_never_an_answer(log, journal):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_is_never_kept(log, journal, bad):
-    class Odd(Scores):
-        def score(self, prompt, negatives):
-            return [bad]
-
     async def odd():
         return Verdict(True, bad, "")
 
     async def scenario():
-        steps = Stages(replace(cast_of(log), scorer=Odd(log)), journal)
+        steps = Stages(cast_of(log, scorer=FakeScorer(sand=bad)), journal)
         with pytest.raises(NpcError, match="'sand' is not a number"):
             await steps.rank(PROMPT, [Negative("sand", "untargeted")])
         with pytest.raises(NpcError, match=r"judge: an answer that cannot be kept: .*JSON"):
@@ -494,7 +480,7 @@ def test_no_more_agent_calls_at_once_than_allowed(log, agents):
 def test_a_scorer_on_the_generator_s_encoder_works_in_its_thread(log, shared):
     threads = {}
 
-    class Where(Scores):
+    class Where(HashScorer):
         def score(self, prompt, negatives):
             threads["scorer"] = threading.get_ident()
             return super().score(prompt, negatives)
@@ -505,8 +491,8 @@ def test_a_scorer_on_the_generator_s_encoder_works_in_its_thread(log, shared):
             return super().generate(shot, on_step)
 
     async def scenario():
-        cast = replace(cast_of(log, generator=WhereImages(log)), scorer=Where(log))
-        steps = Stages(replace(cast, shared_encoder=shared))
+        parts = {"generator": WhereImages(log), "scorer": Where(log)}
+        steps = Stages(cast_of(log, shared_encoder=shared, **parts))
         await asyncio.gather(
             steps.generate(SHOT), steps.rank(PROMPT, [Negative("sand", "untargeted")])
         )
@@ -744,14 +730,14 @@ def test_seconds_are_work_and_not_waiting(log, journal, monkeypatch):
             clock[0] += 100
             return super().generate(shot, on_step)
 
-    class TickingScores(Scores):
+    class TickingScores(HashScorer):
         def score(self, prompt, negatives):
             clock[0] += 10_000
             return super().score(prompt, negatives)
 
     async def scenario():
-        cast = cast_of(log, agents=Ticking(log), generator=TickingImages(log))
-        steps = Stages(replace(cast, scorer=TickingScores(log)), journal, agents=1)
+        parts = {"generator": TickingImages(log), "scorer": TickingScores(log)}
+        steps = Stages(cast_of(log, agents=Ticking(log), **parts), journal, agents=1)
         await asyncio.gather(*(steps.checklist(f"{n} stars") for n in range(6)))
         await asyncio.gather(*(steps.generate(replace(SHOT, seed=n)) for n in range(6)))
         negatives = [Negative("sand", "untargeted")]

@@ -24,38 +24,26 @@ from npc_local.core.errors import (
     StorageError,
 )
 from npc_local.core.hashing import pixel_hash
-from npc_local.core.records import Render
-from npc_local.run.components import Components
 from npc_local.shapes.backend import ShapesBackend
 from npc_local.shapes.draw import draw
 from npc_local.shapes.reading import read
 from npc_local.shapes.scene import sample_scene
 from tests.bench.suites.fakes import RECORDS, write
 from tests.bench.world import Agents, Images
-from tests.fakes import FakeScorer
+from tests.world import FakeGenerator, FakeScorer, components_of
 
 SHIPPED = Path(__file__).parents[3] / "models.toml"
 
 
-class Draughtsman:
+class Draughtsman(FakeGenerator):
     """Draws what the prompt says, but under even seeds leaves the last group out."""
 
-    def __init__(self, limit=None, name="draughtsman"):
-        self.made = 0
-        self.limit = limit
-        self.name = name
+    name = "draughtsman"
 
-    def generate(self, shot, on_step=None):
-        if self.made == self.limit:
-            raise GeneratorError("power cut")
+    def paint(self, shot):
         groups = read(shot.prompt).groups
         right = shot.seed % 2 or shot.negative
-        scene = sample_scene(groups if right else groups[:-1], random.Random(shot.seed))
-        self.made += 1
-        return Render(draw(scene), forwards=1, seconds=0.0)
-
-    def fingerprint(self):
-        return self.name
+        return draw(sample_scene(groups if right else groups[:-1], random.Random(shot.seed)))
 
 
 @pytest.fixture
@@ -72,10 +60,9 @@ def bench(tmp_path, monkeypatch):
             admit([agents])
             named = asked.get("judge")
             generator.profile = profile
-            yield Components(
-                generator, agents, agents, agents, scorer or FakeScorer(),
-                judge=None if named is None else judge or agents,
-            )  # fmt: skip
+            yield components_of(
+                generator, agents, scorer, judge=None if named is None else judge or agents
+            )
 
         small = ["--per-tag", "1"] if suite == "shapes" else []
         result = CliRunner().invoke(
@@ -145,24 +132,19 @@ def test_base_is_always_there_and_all_are_eight(bench):
 
 
 def test_the_same_command_goes_on_and_errors_wait_for_retry_errors(bench, tmp_path):
-    result, broken = bench("--out", "out", generator=Draughtsman(limit=4))
+    result, broken = bench("--out", "out", generator=Draughtsman(fail_at=4))
     assert result.exit_code == GeneratorError.exit_code
     assert "withheld" in result.stdout
     assert "power cut" in result.stdout
     result, generator = bench("--out", "out", "--json")
-    assert generator.made == 0
+    assert generator.shots == []
     assert result.exit_code == GeneratorError.exit_code
     assert numbers(result)["errors"]
     result, again = bench("--out", "out", "--retry-errors", "--json")
     assert result.exit_code == 0, result.output
     whole, once = bench("--out", "whole", "--json")
     assert numbers(result) == numbers(whole)
-    assert broken.made + again.made == once.made
-
-
-class OtherScorer(FakeScorer):
-    def fingerprint(self):
-        return "other weights"
+    assert len(broken.shots) + len(again.shots) == len(once.shots)
 
 
 class OtherAgents(ShapesBackend):
@@ -174,7 +156,7 @@ class OtherAgents(ShapesBackend):
     ("changed", "words"),
     [
         ({"generator": Draughtsman(name="engraver")}, ("draughtsman", "engraver")),
-        ({"scorer": OtherScorer()}, ("fake", "other weights")),
+        ({"scorer": FakeScorer(name="other weights")}, ("fake", "other weights")),
         ({"agents": OtherAgents("shapes")}, ("shapes-", "other agents")),
     ],
 )
@@ -184,7 +166,7 @@ def test_another_model_s_run_is_not_gone_on_with(bench, changed, words):
     assert result.exit_code == 2
     assert "fingerprint: " in result.stderr
     assert all(word in result.stderr for word in words)
-    assert generator.made == 0
+    assert generator.shots == []
 
 
 def test_other_settings_and_prompts_are_refused_with_the_difference(bench):
@@ -201,8 +183,8 @@ def test_a_run_may_be_extended(bench):
     _, first = bench("--out", "out", "--arms", "npc", "--limit", "3")
     _, second = bench("--out", "out", "--arms", "npc,random-rank", "--seeds", "0, 1,0")
     _, whole = bench("--out", "whole", "--arms", "npc,random-rank", "--seeds", "0,1")
-    assert first.made > 0
-    assert first.made + second.made == whole.made
+    assert first.shots
+    assert len(first.shots) + len(second.shots) == len(whole.shots)
 
 
 def test_the_default_directory_is_one_for_these_settings(bench, tmp_path):
@@ -211,14 +193,14 @@ def test_the_default_directory_is_one_for_these_settings(bench, tmp_path):
         assert bench("--arms", "base", *arguments)[0].exit_code == 0
     assert len(list(runs.iterdir())) == 2
     _, again = bench("--arms", "base", "--fresh")
-    assert again.made == 7
+    assert len(again.shots) == 7
     assert len(list(runs.iterdir())) == 3
 
 
 def test_fresh_leaves_the_run_that_is_there_alone(bench, tmp_path):
     assert bench("--out", "out", "--arms", "base")[0].exit_code == 0
     _, again = bench("--out", "out", "--arms", "base", "--fresh")
-    assert again.made == 7
+    assert len(again.shots) == 7
     assert (tmp_path / "out-2" / "summary.md").exists()
 
 
@@ -248,7 +230,7 @@ def test_an_error_that_ends_the_run_prints_no_table(bench):
 def test_a_ctrl_c_keeps_everything_and_says_how_to_go_on(bench, tmp_path):
     class Pressed(Draughtsman):
         def generate(self, shot, on_step=None):
-            if self.made == 4:
+            if len(self.shots) == 4:
                 raise KeyboardInterrupt
             return super().generate(shot, on_step)
 
@@ -263,7 +245,7 @@ def test_a_ctrl_c_keeps_everything_and_says_how_to_go_on(bench, tmp_path):
     assert result.exit_code == 0, result.output
     whole, once = bench("--out", "whole", "--json")
     assert numbers(result) == numbers(whole)
-    assert second.made < once.made <= first.made + second.made
+    assert len(second.shots) < len(once.shots) <= len(first.shots) + len(second.shots)
 
 
 def test_a_summary_that_cannot_be_written_is_told(bench, tmp_path):
@@ -311,7 +293,7 @@ def test_bad_options_are_refused(bench, tmp_path, arguments, message):
     result, generator = bench(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert generator.made == 0
+    assert generator.shots == []
     assert not (tmp_path / "npc-local-runs").exists()
 
 
@@ -320,7 +302,7 @@ def test_an_export_that_would_overwrite_is_refused_before_any_work(bench, tmp_pa
     (tmp_path / "mine" / "thesis.txt").touch()
     result, generator = bench("--export", "mine")
     assert result.exit_code == StorageError.exit_code
-    assert generator.made == 0
+    assert generator.shots == []
 
 
 def test_an_export_into_a_file_is_refused_before_any_work(bench, tmp_path):
@@ -328,7 +310,7 @@ def test_an_export_into_a_file_is_refused_before_any_work(bench, tmp_path):
     result, generator = bench("--export", "file")
     assert result.exit_code == StorageError.exit_code
     assert "file is no directory" in result.stderr
-    assert generator.made == 0
+    assert generator.shots == []
 
 
 def test_the_same_command_exports_again_and_more_arms_beside(bench, tmp_path):
@@ -350,7 +332,7 @@ def test_prompts_beyond_the_agents_are_refused_before_any_work(bench, data):
     result, generator = bench("--data", str(data), suite="geneval++")
     assert result.exit_code == 3
     assert "backend shapes cannot work from prompt" in result.stderr
-    assert generator.made == 0
+    assert generator.shots == []
 
 
 @pytest.mark.parametrize(
@@ -361,7 +343,7 @@ def test_prompts_beyond_the_agents_are_refused_before_any_work(bench, data):
     ],
 )
 def test_suites_with_a_judge(bench, data, suite, group, headline):
-    agents, judge = Agents(), Agents("judge")
+    agents, judge = Agents(), Agents(name="judge")
     common = ("--data", str(data), "--limit", "9", "--out", "out")
     result, _ = bench(*common, suite=suite, generator=Images(), agents=agents)
     assert result.exit_code == 0, result.output
@@ -406,7 +388,7 @@ def test_what_is_exported_is_judged_like_the_run_it_comes_from(bench, tmp_path):
         assert (tmp_path / folder / "ShapesBench.jsonl").exists()
         result, generator = bench("--images", folder, "--json")
         assert result.exit_code == 0, result.output
-        assert generator.made == 0
+        assert generator.shots == []
         seeds.append(numbers(result)["arms"]["images"]["score"])
     assert sum(seeds) / 2 == pytest.approx(arms["npc"]["score"])
 

@@ -23,7 +23,7 @@ from npc_local.core.config.load import load_config
 from npc_local.core.config.settings import ChatBackendSettings
 from npc_local.core.offline import egress
 from npc_local.run import factory as components
-from tests.fakes import FakeGenerator, FakeScorer
+from tests.world import FakeGenerator, FakeScorer
 
 ROOT = Path(__file__).parents[3]
 PRELUDE = """

@@ -68,6 +68,7 @@ def python(*arguments, **options):
 # ---------------------------------------------------------------- F1: killed
 
 
+@pytest.mark.timeout(7200)  # hundreds of runs: minutes, on a busy machine many
 def test_killed_at_every_commit_point_it_ends_like_a_run_that_was_not(quick, log, tmp_path):
     whole = journal_world.run(tmp_path / "whole", log)
     expected, calls = answers(tmp_path / "whole"), Counter(log.lines())
@@ -75,7 +76,7 @@ def test_killed_at_every_commit_point_it_ends_like_a_run_that_was_not(quick, log
     assert [search["status"] for search in whole] == ["corrected", "corrected"]
 
     with python("-m", "tests.run.journal.kill_driver", quick) as driver:
-        out, err = driver.communicate(timeout=300)
+        out, err = driver.communicate(timeout=3600)
     *points, end = out.splitlines()
     assert end == "end", err
     kinds = {point.split(": ")[1] for point in points}

@@ -20,21 +20,21 @@ from npc_local.core.config.load import load_config
 from npc_local.core.errors import BackendError, StorageError
 from npc_local.core.files import atomic as durable
 from npc_local.loop import StageFinished, StageStarted, correct
-from npc_local.run.components import Components
 from npc_local.run.journal.journal import Journal
 from npc_local.run.output.result_folder import ResultFolder
 from npc_local.run.stages import Stages
-from tests.fakes import (
+from tests.run.journal.world import Log, cast_of
+from tests.world import (
     CAPTION,
     CHECKLIST,
     FAILURE,
     RIGHT,
     FakeGenerator,
     FakeScorer,
+    components_of,
     proposal,
     verdict,
 )
-from tests.run.journal.world import Log, cast_of
 
 PROMPT = "two red circles"
 SHIPPED = Path(npc_local.__file__).parents[1] / "models.toml"
@@ -54,9 +54,8 @@ def run_loop(kept, verdicts, watch=lambda event: None, fallbacks=(), on_unfinish
         "propose": [proposal("sand", "sky", "sea")],
     }
     backend = ScriptedBackend("agents", replies | other)
-    components = Components(
-        FakeGenerator(fallbacks), backend, backend, backend, FakeScorer(sand=0.9, sky=0.5)
-    )
+    generator, scorer = FakeGenerator(fallbacks=fallbacks), FakeScorer(sand=0.9, sky=0.5)
+    components = components_of(generator, backend, scorer)
 
     def both(event):
         kept(event)
