@@ -186,6 +186,7 @@ def _run(given: _Options) -> int:
         return supervise(job.directory, on_status)
     with libraries_quiet() as stdout:
         link.stdout = stdout
+        click.get_current_context().meta[options.PRINT] = link.print_end
         try:
             summary, exit_code = run_interruptibly(measure(job, on_status))
         except (KeyboardInterrupt, asyncio.CancelledError):
