@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from npc_local.core.offline.switches import go_offline
 from npc_local.generator import pipeline_generator as sampling
@@ -42,3 +45,48 @@ def gates(monkeypatch: pytest.MonkeyPatch) -> list[Gate]:
 
     monkeypatch.setattr(sampling, "Gate", Noted)
     return made
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Stand-ins for CUDA's streams and pinned memory: all that group offload needs a GPU for."""
+    from diffusers.hooks import group_offloading
+
+    class Stream:
+        def synchronize(self) -> None:
+            pass
+
+    class Backend:
+        def __init__(self, device: Any) -> None:
+            pass
+
+        @contextlib.contextmanager
+        def stream(self, stream: Any) -> Iterator[None]:
+            yield
+
+        def current_stream(self) -> Stream:
+            return Stream()
+
+    monkeypatch.setattr(group_offloading, "TorchDeviceBackend", Backend)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_, **__: tensor.clone())
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda *_, **__: True)
+    return Stream
+
+
+def offload_in_groups(model: Any, stream: Any) -> None:
+    """Do what enable_group_offload(use_stream=True) does to each model."""
+    from diffusers.hooks import group_offloading
+
+    cpu = torch.device("cpu")
+    group_offloading._apply_group_offloading(
+        model,
+        group_offloading.GroupOffloadingConfig(
+            onload_device=cpu,
+            offload_device=cpu,
+            offload_type=group_offloading.GroupOffloadingType.LEAF_LEVEL,
+            non_blocking=True,
+            record_stream=False,
+            low_cpu_mem_usage=False,
+            stream=stream(),
+        ),
+    )

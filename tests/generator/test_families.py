@@ -15,15 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from npc_local.core.config.settings import GeneratorSettings
+from npc_local.core.config.settings import GeneratorSettings, LoraSettings
+from npc_local.core.errors import ModelFilesError
 from npc_local.core.records import Shot
 from npc_local.generator.diffusers_generator import DiffusersGenerator
 from npc_local.generator.early_negative.gate import early_negative
 from npc_local.generator.families import FAMILIES, family_of
 from npc_local.generator.family import After, Pipeline, denoiser_of
+from npc_local.generator.loading.loras import add_loras
 from npc_local.generator.pipeline_generator import PipelineGenerator
 from tests.generator import families
+from tests.generator.conftest import offload_in_groups
 from tests.generator.families.case import NEGATIVES, PROMPTS, Case, N
 
 CASES: dict[str, Case] = {}
@@ -262,6 +266,48 @@ def test_the_gate_holds_when_forward_is_overwritten_at_a_random_step(
     with early_negative(pipe, 2, after) as gate:
         assert torch.equal(case.sample(pipe, PROMPTS[:1], **arguments), expected)
     assert gate.forwards == predictions
+
+
+@pytest.mark.parametrize("after", ["off", "null"])
+def test_group_offload_with_a_stream_leaves_the_gate_where_it_is(
+    case: Case, pipe: Pipeline, after: After, streams: Any
+) -> None:
+    """Its prefetch hook takes itself off after the first forward, and writes `forward`."""
+    arguments = negative(case, pipe, 1)
+    with early_negative(pipe, 2, after) as gate:
+        expected = case.sample(pipe, PROMPTS[:1], **arguments)
+    forwards = gate.forwards
+    offload_in_groups(denoiser_of(pipe), streams)
+    for _ in range(2):
+        with early_negative(pipe, 2, after) as gate:
+            assert torch.equal(case.sample(pipe, PROMPTS[:1], **arguments), expected)
+        assert gate.forwards == forwards
+
+
+def test_a_lora_of_the_denoiser_is_taken_whole_or_refused_by_name(
+    case: Case, pipe: Pipeline, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft", reason="LoRAs need npc-local[lora]")
+    if not family_of(type(pipe)).loras:
+        pytest.skip(f"{type(pipe).__name__} loads none")
+    part = "unet" if getattr(pipe, "transformer", None) is None else "transformer"
+    layers = [
+        (name, layer)
+        for name, layer in denoiser_of(pipe).named_modules()
+        if isinstance(layer, torch.nn.Linear)
+    ]
+    tensors = {}
+    for name, layer in (layers[0], layers[len(layers) // 2], layers[-1]):
+        tensors[f"{part}.{name}.lora_A.weight"] = torch.randn(2, layer.in_features)
+        tensors[f"{part}.{name}.lora_B.weight"] = torch.randn(layer.out_features, 2)
+    other = {f"{part}.nowhere.to_q.lora_{side}.weight": torch.randn(2, 2) for side in "AB"}
+    whole, more = tmp_path / "whole.safetensors", tmp_path / "more.safetensors"
+    save_file(tensors, whole)
+    save_file(tensors | other, more)
+    twin = copy.deepcopy(pipe)
+    add_loras(pipe, [LoraSettings(path=whole)])
+    with pytest.raises(ModelFilesError, match=rf"matches {part}\.nowhere\.to_q\.lora_A"):
+        add_loras(twin, [LoraSettings(path=more)])
 
 
 @pytest.mark.parametrize("after", ["off", "null"])

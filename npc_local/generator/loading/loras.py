@@ -82,7 +82,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _of_no_layer(pipe: Pipeline, converted: dict[str, Tensor]) -> list[str]:
-    """Return the tensors, by diffusers' names, of layers that the pipeline's models have not."""
+    """Return the tensors in PEFT's layout of layers that the pipeline's models have not."""
     import torch
 
     layers = {
@@ -91,13 +91,13 @@ def _of_no_layer(pipe: Pipeline, converted: dict[str, Tensor]) -> list[str]:
         if isinstance(model, torch.nn.Module)
         for layer, _ in model.named_modules()
     }
-    # CLIP's text model has its layers one level higher than LoRA files say.
-    return [
-        name
-        for name in converted
-        if not {name.partition(".lora")[0], name.partition(".lora")[0].replace(".text_model", "")}
-        & layers
-    ]
+    strange = []
+    for name in converted:
+        layer, mark, _ = name.partition(".lora_")
+        # CLIP's text model has its layers one level higher than LoRA files say.
+        if mark and not {layer, layer.replace(".text_model", "")} & layers:
+            strange.append(name)
+    return strange
 
 
 @dataclass

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from npc_local.core.records import Shot
 from npc_local.generator.early_negative.gate import early_negative
 from npc_local.generator.family import Pipeline, denoiser_of
 from npc_local.generator.pipeline_generator import PipelineGenerator
+from tests.generator.conftest import offload_in_groups
 from tests.generator.families import flux, qwen_image, sd3, sdxl
 from tests.generator.families.case import NEGATIVES, PROMPTS, Case, N
 
@@ -31,65 +30,6 @@ def built(case: Case) -> Pipeline:
 
 def sample(case: Case, pipe: Pipeline, **changes: Any) -> torch.Tensor:
     return case.sample(pipe, PROMPTS[:1], **case.negative(pipe, NEGATIVES[:1]), **changes)
-
-
-@pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Stand-ins for CUDA's streams and pinned memory: all that group offload needs a GPU for."""
-    from diffusers.hooks import group_offloading
-
-    class Stream:
-        def synchronize(self) -> None:
-            pass
-
-    class Backend:
-        def __init__(self, device: Any) -> None:
-            pass
-
-        @contextlib.contextmanager
-        def stream(self, stream: Any) -> Iterator[None]:
-            yield
-
-        def current_stream(self) -> Stream:
-            return Stream()
-
-    monkeypatch.setattr(group_offloading, "TorchDeviceBackend", Backend)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_, **__: tensor.clone())
-    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda *_, **__: True)
-    return Stream
-
-
-def offload_in_groups(model: Any, stream: Any) -> None:
-    """Do what enable_group_offload(use_stream=True) does to each model."""
-    from diffusers.hooks import group_offloading
-
-    cpu = torch.device("cpu")
-    group_offloading._apply_group_offloading(
-        model,
-        group_offloading.GroupOffloadingConfig(
-            onload_device=cpu,
-            offload_device=cpu,
-            offload_type=group_offloading.GroupOffloadingType.LEAF_LEVEL,
-            non_blocking=True,
-            record_stream=False,
-            low_cpu_mem_usage=False,
-            stream=stream(),
-        ),
-    )
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.family)
-def test_group_offload_with_a_stream_leaves_the_gate_where_it_is(case: Case, streams: Any) -> None:
-    """Its prefetch hook takes itself off after the first forward, and writes `forward`."""
-    pipe = built(case)
-    with early_negative(pipe, 2) as gate:
-        expected = sample(case, pipe)
-    forwards = gate.forwards
-    offload_in_groups(denoiser_of(pipe), streams)
-    for _ in range(2):
-        with early_negative(pipe, 2) as gate:
-            assert torch.allclose(sample(case, pipe), expected, atol=1e-5)
-        assert gate.forwards == forwards
 
 
 def test_an_image_of_a_run_that_goes_on_is_the_same_with_group_offload(streams: Any) -> None:
@@ -143,18 +83,36 @@ def test_the_memo_of_texts_holds_when_an_encoder_s_forward_is_overwritten(pipe: 
     assert encoder.forward is overwriting_again
 
 
-def test_compiling_and_adapters_during_a_call_leave_the_gate_where_it_is(pipe: Pipeline) -> None:
+def compile_in_place(pipe: Pipeline) -> None:
+    torch._dynamo.reset()
+    pipe.transformer.compile(backend="eager")
+
+
+def add_an_adapter(pipe: Pipeline) -> None:
+    peft = pytest.importorskip("peft", reason="adapters need npc-local[lora]")
+    pipe.transformer.add_adapter(peft.LoraConfig(target_modules=["to_q"]))  # zero at first
+
+
+def hook_with_accelerate(pipe: Pipeline) -> None:
+    import accelerate
+
+    accelerate.cpu_offload(pipe.transformer, torch.device("cpu"), offload_buffers=True)
+
+
+@pytest.mark.parametrize("change", [compile_in_place, add_an_adapter, hook_with_accelerate])
+def test_what_is_done_to_the_denoiser_during_a_call_leaves_the_gate_where_it_is(
+    pipe: Pipeline, change: Any
+) -> None:
     with early_negative(pipe, 2) as gate:
         expected = sample(flux.CASE, pipe)
 
-    def compile_in_place(pipe: Pipeline, step: int, *_: Any) -> dict[str, Any]:
+    def at_a_step(pipe: Pipeline, step: int, *_: Any) -> dict[str, Any]:
         if step == 1:
-            torch._dynamo.reset()
-            pipe.transformer.compile(backend="eager")
+            change(pipe)
         return {}
 
     with early_negative(pipe, 2) as gate:
-        made = sample(flux.CASE, pipe, callback_on_step_end=compile_in_place)
+        made = sample(flux.CASE, pipe, callback_on_step_end=at_a_step)
     assert torch.equal(made, expected)
     assert gate.forwards == N + 2
 

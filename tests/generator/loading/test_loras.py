@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +67,23 @@ def test_a_lora_that_does_not_match_is_refused(
 KOHYA = "lora_unet_double_blocks_0_img_attn_proj"
 
 
-def drawn(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+def drawn(name: str, *shape: int) -> torch.Tensor:
+    """Return a tensor that is equal to none of another name."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+
+
+def pair(layer: str, down: str, up: str, width: int) -> dict[str, torch.Tensor]:
+    ends = {f"{layer}.{down}.weight": (4, width), f"{layer}.{up}.weight": (width, 4)}
+    return {name: drawn(name, *shape) for name, shape in ends.items()}
 
 
 def peft_pair(layer: str, width: int = 32) -> dict[str, torch.Tensor]:
-    return {f"{layer}.lora_A.weight": drawn(4, width), f"{layer}.lora_B.weight": drawn(width, 4)}
+    return pair(layer, "lora_A", "lora_B", width)
 
 
 def kohya_pair(layer: str, width: int = 32) -> dict[str, torch.Tensor]:
     """A layer as sd-scripts writes it, with a scale that is not 1."""
-    return {
-        f"{layer}.lora_down.weight": drawn(4, width),
-        f"{layer}.lora_up.weight": drawn(width, 4),
-        f"{layer}.alpha": torch.tensor(2.0),
-    }
+    return pair(layer, "lora_down", "lora_up", width) | {f"{layer}.alpha": torch.tensor(2.0)}
 
 
 CLIP = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
@@ -98,8 +101,8 @@ TAKEN = {
     "sd-scripts": kohya_pair(KOHYA),
     # One tensor of the file becomes three of the model's.
     "sd-scripts, query, key and value in one": {
-        "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": drawn(4, 32),
-        "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": drawn(96, 4),
+        "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": drawn("x", 4, 32),
+        "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": drawn("x", 96, 4),
         "lora_unet_double_blocks_0_img_attn_qkv.alpha": torch.tensor(2.0),
     },
 }
@@ -114,8 +117,8 @@ LEFT_OUT = {
     "another part": peft_pair("prior.layers.0.q"),
     "no part": peft_pair("layers.0.q"),
     "a scale of no layer": {"transformer.transformer_blocks.7.attn.to_q.alpha": torch.tensor(1.0)},
-    "an embedding": {"bundle_emb.clip_l": drawn(2, 32)},
-    "the model's own weights": {"transformer.proj_out.weight": drawn(16, 32)},
+    "an embedding": {"bundle_emb.clip_l": drawn("x", 2, 32)},
+    "the model's own weights": {"transformer.proj_out.weight": drawn("x", 16, 32)},
 }
 LEFT_OUT_BY_KOHYA = {
     "a block that the model has not": kohya_pair("lora_unet_double_blocks_7_img_attn_proj"),
@@ -138,8 +141,8 @@ def test_a_lora_that_is_taken_whole_acts(flux_directory: Path, tmp_path: Path, w
     [
         *((TAKEN["peft"], part) for part in LEFT_OUT.values()),
         *((TAKEN["sd-scripts"], part) for part in LEFT_OUT_BY_KOHYA.values()),
-        ({}, {f"{LAYER}.lora_A.weight": drawn(4, 32)}),
-        ({}, {f"{LAYER}.lora_B.weight": drawn(32, 4)}),
+        ({}, {f"{LAYER}.lora_A.weight": drawn("x", 4, 32)}),
+        ({}, {f"{LAYER}.lora_B.weight": drawn("x", 32, 4)}),
     ],
     ids=[*LEFT_OUT, *LEFT_OUT_BY_KOHYA, "a layer without its up", "a layer without its down"],
 )
@@ -211,6 +214,30 @@ def test_loras_of_a_unet_act(sdxl_directory: Path, tmp_path: Path) -> None:
     lora = write_lora(tmp_path / "a.safetensors", [f"unet.{query}", "unet.x.to_q"], width=16)
     message = refusal(ModelFilesError, other(sdxl_directory, loras=[lora]))
     assert "nothing here matches unet.x.to_q" in message
+
+
+def test_a_file_of_sd_scripts_for_a_unet_and_its_encoders_is_taken_whole_or_refused(
+    sdxl_directory: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft", reason="LoRAs need npc-local[lora]")
+    file = tmp_path / "x.safetensors"
+    whole = {
+        **kohya_pair("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", 16),
+        **kohya_pair("lora_te1_text_model_encoder_layers_0_self_attn_out_proj", 16),
+        **kohya_pair("lora_te2_text_model_encoder_layers_1_self_attn_out_proj", 16),
+    }
+    save_file(whole, file)
+    wanted = other(sdxl_directory, loras=[{"path": file}])
+    assert difference(wanted, other(sdxl_directory)) > 0
+    for layer in (
+        "lora_unet_down_blocks_7_attentions_0_transformer_blocks_0_attn1_to_q",
+        "lora_te1_text_model_encoder_layers_7_self_attn_q_proj",
+    ):
+        save_file(whole | kohya_pair(layer, 16), file)
+        message = refusal(ModelFilesError, wanted)
+        assert layer in message or "cannot be loaded as a LoRA" in message
+    save_file(whole | kohya_pair("lora_te3_encoder_block_0_layer_0_SelfAttention_q", 16), file)
+    assert refusal(ModelFilesError, wanted).startswith(f"{file}: ")
 
 
 def test_a_pipeline_that_takes_no_loras_says_so(
