@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.throughput.simulated_models import Durations, Sleepers
-from benchmarks.throughput.simulated_models import prompts as sleepers_prompts
+from benchmarks.throughput.simulated_models import Durations, SimulatedModels
+from benchmarks.throughput.simulated_models import prompts as simulated_prompts
 from npc_local.core.config.load import load_config
 from npc_local.core.errors import (
     BackendError,
@@ -190,7 +190,7 @@ def searches(stages, prompts, in_flight, done=ignore):
 def test_the_generator_works_while_all_agents_are_stuck():
     """As long as a prompt lacks its image, the generator makes images, whoever else waits."""
 
-    class Stuck(Sleepers):
+    class Stuck(SimulatedModels):
         async def complete(self, request):
             if request.role == "verify":
                 await self.release.wait()
@@ -219,7 +219,7 @@ def test_the_generator_works_while_all_agents_are_stuck():
 
 
 def test_the_agents_work_while_the_generator_is_stuck():
-    class Stuck(Sleepers):
+    class Stuck(SimulatedModels):
         def generate(self, shot, on_step=None):
             if "prompt 1 " in shot.prompt:
                 self.stuck.set()
@@ -244,24 +244,24 @@ def test_the_agents_work_while_the_generator_is_stuck():
 
 @pytest.mark.parametrize("phased", [False, True])
 def test_agents_are_as_many_at_once_as_allowed_and_no_more(phased):
-    sleepers = Sleepers(NO_TIME)
+    models = SimulatedModels(NO_TIME)
     ends = {}
-    stages = Stages(sleepers.components(phased=phased), agents=3)
-    asyncio.run(searches(stages, sleepers_prompts(30), 12, ends.__setitem__))
-    assert sleepers.most_agents == 3
+    stages = Stages(models.components(phased=phased), agents=3)
+    asyncio.run(searches(stages, simulated_prompts(30), 12, ends.__setitem__))
+    assert models.most_agents == 3
     assert len(ends) == 30
-    wanted = [int(prompt.split()[-1]) for prompt in sleepers_prompts(30)]
+    wanted = [int(prompt.split()[-1]) for prompt in simulated_prompts(30)]
     assert [len(ends[index].attempts) for index in range(30)] == [min(one, 5) for one in wanted]
 
 
 def test_a_turn_serves_all_prompts_in_flight():
     """With all prompts in flight, the GPU changes hands twice an image of the longest search."""
-    sleepers = Sleepers(NO_TIME)
-    stages = Stages(sleepers.components(phased=True), agents=4)
+    models = SimulatedModels(NO_TIME)
+    stages = Stages(models.components(phased=True), agents=4)
     asyncio.run(searches(stages, [f"prompt {n} right at {n % 7}" for n in range(28)], 28))
-    assert sleepers.calls["image"] == 4 * (1 + 2 + 3 + 4 + 5 + 6 + 6)
+    assert models.calls["image"] == 4 * (1 + 2 + 3 + 4 + 5 + 6 + 6)
     # Checklists; the original; five attempts: none of 28 prompts gets a turn of its own.
-    assert sleepers.calls["swap"] <= 1 + 2 * 6 + 4
+    assert models.calls["swap"] <= 1 + 2 * 6 + 4
 
 
 def test_memory_stays_flat_over_thousands_of_prompts():
@@ -275,7 +275,7 @@ def test_memory_stays_flat_with_a_journal(tmp_path):
 
 def growth(first, last, journal):
     """Return how many blocks of Python's allocator came to be used between two prompts."""
-    sleepers = Sleepers(NO_TIME)
+    models = SimulatedModels(NO_TIME)
     blocks = {}
     ended = 0
 
@@ -288,10 +288,10 @@ def growth(first, last, journal):
             blocks[ended] = sys.getallocatedblocks()
 
     async def scenario():
-        stages = Stages(sleepers.components(phased=False), journal, agents=4)
+        stages = Stages(models.components(phased=False), journal, agents=4)
         prompts = (f"prompt {number} right at 0" for number in range(last))
         await searches(stages, prompts, 8, done)
 
     asyncio.run(scenario())
-    assert sleepers.calls["image"] == ended == last
+    assert models.calls["image"] == ended == last
     return blocks[last] - blocks[first]
