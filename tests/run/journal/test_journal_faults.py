@@ -579,9 +579,9 @@ def test_a_directory_that_cannot_be_written_is_a_clear_error(quick):
         out, err = child.communicate(timeout=60)
     assert err == ""
     assert out.splitlines() == [
-        f"{read_only}/journal.lock: cannot be written: Permission denied",
+        f"{read_only}: cannot be written: Permission denied",
         f"{read_only}/below: cannot be written: Permission denied",
-        f"{run}/journal.lock: cannot be written: Permission denied",
+        f"{run}: cannot be written: Permission denied",
     ]
 
 
