@@ -1,6 +1,7 @@
 """What to do, in turn, when an image does not fit into memory. Size and steps never change.
 
-Leaves out: telling that memory ran out (`core.device_errors`).
+What tells that memory ran out, or that the GPU is lost, is `core.device_errors`' matter, and handed
+on here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from npc_local.core.device_errors import is_device_lost, is_out_of_memory
 from npc_local.generator.family import Pipeline
+
+__all__ = ["LADDER", "Fallback", "is_device_lost", "is_out_of_memory", "offload", "tile_vae"]
 
 
 def tile_vae(pipe: Pipeline) -> bool:

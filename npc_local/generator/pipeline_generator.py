@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npc_local.core.config.settings import EncoderSettings
-from npc_local.core.device_errors import is_device_lost, is_out_of_memory
 from npc_local.core.errors import (
     ConfigError,
     DeviceLostError,
@@ -39,7 +38,7 @@ from npc_local.generator.early_negative.turns import turn
 from npc_local.generator.families import family_of, refuse_distilled
 from npc_local.generator.family import After, Pipeline, denoiser_of
 from npc_local.generator.fingerprint import pipeline_fingerprint
-from npc_local.generator.out_of_memory import LADDER, Fallback
+from npc_local.generator.out_of_memory import LADDER, Fallback, is_device_lost, is_out_of_memory
 from npc_local.generator.random_numbers import seeded
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 # First predictions kept, so that prompts that are corrected at the same time all reuse theirs. One
 # is as large as a latent: 0.5 MB for FLUX.1 at 1024 x 1024 in bfloat16.
 _FIRSTS = 128
+_EARLY_STEPS = 3  # the paper's: later steps hardly react to a negative
 
 
 class PipelineGenerator:
@@ -72,7 +72,7 @@ class PipelineGenerator:
         pipe: Pipeline,
         *,
         true_cfg_scale: float | None = None,
-        negative_steps: int = 3,
+        negative_steps: int | None = None,
         after: After | None = None,
         allow_distilled: bool = False,
         late_cache: Callable[[], Any] | None = None,
@@ -85,7 +85,7 @@ class PipelineGenerator:
             true_cfg_scale: s in n + s * (p - n), whatever the pipeline's own scale looks like;
                 None takes the family's.
             negative_steps: denoising steps that the negative acts in, at least 1, and no more than
-                an image has.
+                an image has; None: the paper's 3, or all of a shorter call.
             after: as for `early_negative`.
             allow_distilled: go on with a checkpoint that looks distilled.
             late_cache: makes the configuration of one of diffusers' caches, which is on in the
@@ -101,10 +101,12 @@ class PipelineGenerator:
             refuse_distilled(self.family, pipe)
         scale = default_scale(self.family, pipe) if true_cfg_scale is None else true_cfg_scale
         check_true_cfg_scale(scale)
+        steps = denoising_steps(pipe, arguments)
+        if negative_steps is None:
+            negative_steps = min(_EARLY_STEPS, steps or _EARLY_STEPS)
         negative_steps = whole_number("negative_steps", negative_steps)
         if negative_steps < 1:
             raise ConfigError(f"negative_steps = {negative_steps} would ignore the negative prompt")
-        steps = denoising_steps(pipe, arguments)
         if steps is not None and negative_steps > steps:
             raise ConfigError(
                 f"negative_steps = {negative_steps} must be at most the denoising steps of a call, "

@@ -406,3 +406,11 @@ def test_what_no_pipeline_reads_is_not_kept() -> None:
         assert output.logits is None
         assert output.past_key_values is None
         assert output.hidden_states
+
+
+def test_a_call_shorter_than_the_paper_s_early_steps_is_guided_throughout(pipe, gates):
+    generator = PipelineGenerator(pipe, **(ARGUMENTS | {"num_inference_steps": 2}))
+    generator.generate(Shot(PROMPT, NEGATIVE, 7))
+    assert gates[-1].negative_steps == 2
+    with pytest.raises(ConfigError, match="negative_steps = 3 must be at most"):
+        PipelineGenerator(pipe, negative_steps=3, **(ARGUMENTS | {"num_inference_steps": 2}))
