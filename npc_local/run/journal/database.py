@@ -65,7 +65,7 @@ def row_digest(content: Sequence[object]) -> str:
 
 
 def open_database(directory: Path, notices: list[str]) -> sqlite3.Connection:
-    """Open the database of a run directory, new if there is none; say in `notices` what was lost.
+    """Open the database in a directory, new if there is none; say in `notices` what was lost.
 
     Raises:
         StorageError: it is not ours, of another version, or cannot be used.

@@ -62,7 +62,7 @@ def check_settings(directory: Path, settings: Mapping[str, Any]) -> None:
     """Refuse to go on with a run of other settings, by those that are known before it is opened.
 
     Args:
-        directory: the run directory; there may be no run in it yet.
+        directory: the journal's; there may be none in it yet.
         settings: some of what the run's identity will be.
 
     Raises:

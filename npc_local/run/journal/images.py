@@ -23,10 +23,10 @@ class ImageDamaged(Exception):
 
 
 class Images:
-    """The folder images/ of a run directory."""
+    """The folder images/ in a journal's directory."""
 
     def __init__(self, directory: Path) -> None:
-        """Take the run directory; remove what an earlier process left unfinished.
+        """Take the journal's directory; remove what an earlier process left unfinished.
 
         Raises:
             StorageError: the folder cannot be written to.

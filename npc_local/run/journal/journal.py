@@ -117,16 +117,16 @@ class Journal:
     One thread at a time uses it: in an event loop its own, which `aside` has do everything.
 
     Attributes:
-        directory: the run directory, absolute.
+        directory: where it is, absolute.
         notices: what was found damaged and what became of it, for people.
     """
 
     @classmethod
     def open(cls, directory: Path, identity: Mapping[str, Any]) -> Self:
-        """Open the journal of a run directory, or begin one in a directory that is new or empty.
+        """Open the journal in a directory, or begin one in a directory that is new or empty.
 
         Args:
-            directory: the run directory; "logs" may be in it already.
+            directory: where it is; "logs" may be there already.
             identity: what must be the same whenever the run goes on (`identity.run_identity`), as
                 JSON data; not what may grow: prompts, seeds, arms.
 

@@ -1,4 +1,4 @@
-"""One process a run directory: a lock that the kernel takes back when its holder dies."""
+"""One process a journal: a lock that the kernel takes back when its holder dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "journal.lock"
 
 
 class RunLock:
-    """The lock on a run directory, held until `release` or the end of this process."""
+    """The lock on a journal's directory, held until `release` or the end of this process."""
 
     def __init__(self, directory: Path) -> None:
         """Take the lock.
