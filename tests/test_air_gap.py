@@ -106,6 +106,7 @@ def assert_whole(process, folder):
     assert line["status"] in {"already-correct", "corrected", "best-effort"}
     kept = json.loads((folder / "out" / "correction.json").read_text())
     assert kept["network"] == NOTHING
+    assert line.pop("exit_code") == 0
     assert {name: kept[name] for name in line} == line
     assert len(line["attempts"]) > 0  # all roles, the encoder and a negative had their turn
     assert (folder / "out" / "sheet.png").exists()
